@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh machine with Python 3.11, make and a compiler: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_OUT ?= runs/quickstart
+
+.PHONY: demo test unit lint install install-test clean
+
+demo: install
+	$(BIN)/indelible corpora fetch general music chemistry
+	$(BIN)/indelible run quickstart --out $(DEMO_OUT)
+	$(BIN)/indelible results $(DEMO_OUT) --summary
+	$(BIN)/indelible report $(DEMO_OUT)
+	@echo "The report is $(abspath $(DEMO_OUT))/report.html"
+
+test: install-test
+	$(BIN)/python -m pytest
+
+unit: install-test
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: install-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+install: $(VENV)/.installed
+install-test: $(VENV)/.installed-test
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
