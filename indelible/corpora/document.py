@@ -1,0 +1,34 @@
+"""A document: the unit that is split, deduplicated and counted."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text.
+
+    ``text`` is the whole document; its first ``prompt_chars`` characters are a prompt (0 = no prompt).
+    ``source`` names where it came from and ``licence`` under which terms. Documents of one ``group`` (questions on one
+    passage) fall on the same side of the held-out split; empty = the document stands alone.
+    """
+
+    text: str
+    prompt_chars: int
+    source: str
+    licence: str
+    group: str = ""
+
+
+class Parsed(NamedTuple):
+    """What a parser makes of one source: a document that does not know its source yet."""
+
+    text: str
+    prompt_chars: int = 0
+    group: str = ""
+
+
+def content_hash(text: str) -> bytes:
+    """Sixteen bytes that identify a text: equal texts, and only those, share it (blank space at the ends aside)."""
+    return hashlib.blake2b(text.strip().encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,0 +1,216 @@
+"""One's own files: JSON lines, Parquet and plain text, alone or in folders."""
+
+import gzip
+import io
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import zstandard
+
+from indelible.corpora.columns import check_length, document_of, missing_column, wanted_columns
+from indelible.corpora.document import Document
+from indelible.corpora.textcut import cut
+from indelible.errors import UserError
+from indelible.files import file_sha256, read_json, write_json
+from indelible.study.corpus_spec import LocalCorpus
+
+_ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "parquet": (".parquet",), "text": (".txt", ".text", ".md", ".rst")}
+_TEXT_BLOCK = 1 << 20  # characters of a text file held at once
+_FRESH_SECONDS = 2.0  # a file changed so lately may change again within its time stamp's resolution
+
+
+def format_of(path: Path, asked: str) -> str | None:
+    """``jsonl``, ``parquet`` or ``text``; None if the ending does not tell."""
+    if asked != "auto":
+        return asked
+    name = path.name.lower().removesuffix(".gz").removesuffix(".zst")
+    return next((kind for kind, endings in _ENDINGS.items() if name.endswith(endings)), None)
+
+
+def _files_of(entry: Path, asked: str) -> list[tuple[str, Path]]:
+    """(name, path) of the files of one entry of ``path``; hidden ones and, in folders, unknown endings are left out."""
+    if entry.is_file():
+        if format_of(entry, asked) is None:
+            raise UserError(f"{entry}: what kind of file is this? Set format to jsonl, parquet or text.")
+        return [(entry.name, entry)]
+    if not entry.is_dir():
+        raise UserError(f"{entry}: no such file or folder; give a path that exists, from where the command runs.")
+    found = []
+    for folder, folders, files in os.walk(entry):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(folder) / name for name in files if not name.startswith(".")]
+    chosen = [path for path in found if path.is_file() and format_of(path, asked)]
+    if not chosen:
+        raise UserError(
+            f"{entry}: no files to read among the {len(found)} in this folder; files end in .jsonl, .parquet, .txt, "
+            ".md or .rst (.gz and .zst too), or set format."
+        )
+    return sorted((path.relative_to(entry).as_posix(), path) for path in chosen)
+
+
+def list_files(spec: LocalCorpus, cache_dir: Path) -> list[tuple[str, str, Path, str]]:
+    """The files of a spec in order: (source, name, path, sha256). Hashes are cached by size and time of change.
+
+    Raises:
+        UserError: a path does not exist, or a file is empty or stands there twice and ``odd_files`` is ``refuse``.
+    """
+    listed: list[tuple[str, str, Path, str]] = []
+    seen: dict[str, Path] = {}
+    with _HashCache(cache_dir) as hashes:
+        for entry in map(Path, spec.path):
+            for name, path in _files_of(entry, spec.format):
+                sha256 = hashes.sha256(path)
+                twin = seen.get(sha256)
+                is_odd = twin is not None or path.stat().st_size == 0
+                if is_odd and spec.odd_files == "refuse":
+                    what = f"holds the same bytes as {twin}" if twin is not None else "is empty"
+                    raise UserError(f"{path} {what}; remove it, or set odd_files: skip to pass over such files.")
+                if not is_odd:
+                    seen[sha256] = path
+                    listed.append((entry.name, name, path, sha256))
+    return listed
+
+
+class _HashCache:
+    """sha256 of files, remembered by path, size and time of change."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._path = cache_dir / "file-hashes.json"
+        self._known: dict[str, list[Any]] = read_json(self._path) if self._path.exists() else {}
+        self._changed = False
+
+    def sha256(self, path: Path) -> str:
+        """The hash of a file's bytes."""
+        stat = path.stat()
+        stamp = [stat.st_size, stat.st_mtime_ns]
+        key = str(path.resolve())
+        if (known := self._known.get(key)) and known[:2] == stamp:
+            return str(known[2])
+        sha256 = file_sha256(path)
+        if time.time() - stat.st_mtime > _FRESH_SECONDS:
+            self._known[key] = [*stamp, sha256]
+            self._changed = True
+        return sha256
+
+    def __enter__(self) -> "_HashCache":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._changed:
+            write_json(self._path, self._known)
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if path.name.lower().endswith(".zst"):
+        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), read_across_frames=True))
+    return open(path, "rb")
+
+
+def _json_lines(path: Path, spec: LocalCorpus, source: str) -> Iterator[Document]:
+    with _open(path) as lines:
+        for number, line in enumerate(lines, 1):
+            where = f"{path} line {number}"
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise _bad_byte(where, line, error) from None
+            except json.JSONDecodeError as error:
+                cut_off = (
+                    " (the line seems cut off)" if error.pos >= len(line.strip()) - 1 or "Unterm" in str(error) else ""
+                )
+                raise UserError(
+                    f"{where}: not JSON{cut_off}: {error.msg} at column {error.colno}; repair it."
+                ) from None
+            if not isinstance(record, dict):
+                raise UserError(
+                    f"{where}: a JSON {type(record).__name__} where each line must be an object of columns."
+                )
+            if document := document_of(record, spec, source, where):
+                yield document
+
+
+def _parquet(path: Path, spec: LocalCorpus, source: str) -> Iterator[Document]:
+    import pyarrow as pa  # 100 MB that the tokenising workers, which import this module, do not need
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: not a Parquet file ({str(error).splitlines()[0]}).") from None
+    columns = wanted_columns(spec)
+    for column in columns:
+        if column not in file.schema_arrow.names:
+            raise missing_column(column, file.schema_arrow.names, str(path))
+    number = 0
+    for batch in file.iter_batches(batch_size=1024, columns=columns):
+        for record in batch.to_pylist():
+            number += 1
+            if document := document_of(record, spec, source, f"{path} row {number}"):
+                yield document
+
+
+def _not_utf8(path: Path) -> UserError:
+    """The error that names the first line which is not UTF-8."""
+    with _open(path) as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return _bad_byte(f"{path} line {number}", line, error)
+    return UserError(f"{path}: not UTF-8 text when it was read, and now it is; run the command again.")
+
+
+def _bad_byte(where: str, line: bytes, error: UnicodeDecodeError) -> UserError:
+    return UserError(f"{where}: not UTF-8 (byte {error.start} is {line[error.start]:#x}); convert the file to UTF-8.")
+
+
+def _text_file(path: Path, spec: LocalCorpus, source: str) -> Iterator[Document]:
+    """Pieces of about ``document_bytes``, cut at paragraphs, without holding the whole file."""
+    held, size = "", spec.document_bytes
+    try:
+        with io.TextIOWrapper(_open(path), encoding="utf-8") as handle:
+            while block := handle.read(_TEXT_BLOCK):
+                held += block
+                if size is None:
+                    check_length(held, str(path))
+                    continue
+                blank = held[len(held.rstrip()) :]  # the space before the next block belongs to the text
+                *pieces, held = list(cut(held, size)) or [""]
+                held += blank
+                yield from (Document(piece, 0, source, spec.licence) for piece in pieces)
+    except UnicodeDecodeError:
+        raise _not_utf8(path) from None
+    if held.strip():
+        yield Document(held.strip() if size is not None else held, 0, source, spec.licence)
+
+
+def local_documents(spec: LocalCorpus, cache_dir: Path) -> Iterator[Document]:
+    """The documents of one's own files, file after file.
+
+    Raises:
+        UserError: a file cannot be read; the message names the file and the line or row.
+    """
+    readers = {"jsonl": _json_lines, "parquet": _parquet, "text": _text_file}
+    for source, _, path, _ in list_files(spec, cache_dir):
+        kind = format_of(path, spec.format)
+        assert kind is not None, path
+        try:
+            yield from readers[kind](path, spec, source)
+        except (gzip.BadGzipFile, EOFError, zstandard.ZstdError) as error:
+            raise UserError(
+                f"{path}: cannot be unpacked ({error}); the file is damaged or not what it is named."
+            ) from None
+
+
+def local_recipe(spec: LocalCorpus, cache_dir: Path) -> dict[str, Any]:
+    """What decides the documents: the files' contents in order, and how they are read; not where they lie."""
+    files = [[source, name, sha256] for source, name, _, sha256 in list_files(spec, cache_dir)]
+    return {"files": files, **spec.model_dump(mode="json", exclude={"path", "max_tokens"})}

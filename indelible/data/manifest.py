@@ -1,0 +1,64 @@
+"""The manifest of a token store: what is in it, where it came from, and what became of every document."""
+
+from pathlib import Path
+from typing import Any
+
+from indelible.data.index import FATES, HELDOUT, TRAIN, Index
+from indelible.data.leaks import Leaks
+from indelible.data.store import FORMAT
+from indelible.data.tokenizer import TokenizerInfo
+from indelible.files import write_json
+from indelible.study.corpus_spec import DataSpec
+
+
+def _sums(facts: Any) -> dict[str, int]:
+    return {"documents": len(facts), **{key: int(facts[key].sum(dtype="int64")) for key in ("tokens", "bytes")}}
+
+
+def fate_counts(index: Index) -> dict[str, dict[str, int]]:
+    """Documents, tokens and bytes by what became of them."""
+    return {fate: _sums(index.facts[index.fate == number]) for number, fate in enumerate(FATES)}
+
+
+def source_counts(index: Index, licences: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """For each source its licence and, by side, documents, tokens and bytes: the histogram of sources."""
+    counts: dict[str, dict[str, Any]] = {}
+    for number, (source, licence) in enumerate(licences.items()):
+        mine = index.facts["source"] == number
+        sides = {FATES[side]: _sums(index.facts[mine & (index.fate == side)]) for side in (TRAIN, HELDOUT)}
+        if any(side["documents"] for side in sides.values()):
+            counts[source] = {"licence": licence, **sides}
+    return counts
+
+
+def write_manifest(
+    folder: Path,
+    data: DataSpec,
+    index: Index,
+    *,
+    fingerprint: str,
+    tokenizer: TokenizerInfo,
+    licences: dict[str, str],
+    leaks: Leaks,
+    provenance: dict[str, Any],
+    shards: dict[str, list[dict[str, Any]]],
+) -> None:
+    """Writes ``manifest.json``; docs/token-store.md explains the fields."""
+    manifest = {
+        "format": FORMAT,
+        "corpus": index.name,
+        "fingerprint": fingerprint,
+        "tokenizer": tokenizer.path.parent.name,
+        "vocab_size": tokenizer.vocab_size,
+        "eos_id": tokenizer.eos_id,
+        "dtype": tokenizer.dtype.name,
+        "has_mask": bool((index.facts["prompt_tokens"] > 0).any()),
+        "spec": data.corpora[index.name].model_dump(mode="json"),
+        "provenance": provenance,
+        "split": data.split.model_dump(mode="json"),
+        "fates": fate_counts(index),
+        "leaks": leaks.summary(data),
+        "sources": source_counts(index, licences),
+        "shards": shards,
+    }
+    write_json(folder / "manifest.json", manifest)

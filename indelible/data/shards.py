@@ -1,0 +1,103 @@
+"""Parts to shards: the documents of each side, in the order of their keys, gathered into files of bounded size."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from indelible.data.index import FATES, HELDOUT, TRAIN, Index
+from indelible.data.parts import content_hex
+from indelible.files import file_sha256
+
+SHARD_TOKENS = 1 << 26  # tokens a shard, about: 128 MiB of uint16
+
+
+def _spans(sizes: np.ndarray, limit: int) -> Iterator[slice]:
+    """Cuts consecutive documents into runs of at most ``limit`` tokens (at least one document each)."""
+    ends = np.cumsum(sizes, dtype=np.int64)
+    first = 0
+    while first < len(sizes):
+        base = ends[first] - sizes[first]
+        last = max(first + 1, int(np.searchsorted(ends, base + limit, side="right")))
+        yield slice(first, last)
+        first = last
+
+
+def gather(index: Index, rows: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """The tokens of some documents, one after the other: (sum of their sizes,).
+
+    Reads part after part; the documents of a part that are wanted together lie together in it.
+    """
+    sizes = index.facts["tokens"][rows].astype(np.int64)
+    targets = np.cumsum(sizes) - sizes
+    out = np.empty(int(sizes.sum()), dtype)
+    part_of = index.part[rows]
+    by_part = np.argsort(part_of, kind="stable")
+    borders = np.flatnonzero(np.diff(part_of[by_part])) + 1
+    for group in np.split(by_part, borders):
+        if not len(group):
+            continue
+        tokens = np.load(index.parts[part_of[group[0]]].with_suffix(".tokens.npy"), mmap_mode="r", allow_pickle=False)
+        starts = index.facts["start"][rows[group]].astype(np.int64)
+        low, high = int(starts.min()), int((starts + sizes[group]).max())
+        local = np.asarray(tokens[low:high])
+        lengths = sizes[group]
+        within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        out[np.repeat(targets[group], lengths) + within] = local[np.repeat(starts - low, lengths) + within]
+    return out
+
+
+def completion_mask(facts: np.ndarray) -> np.ndarray:
+    """Which tokens of consecutive documents belong to a completion (all of a document without prompt): bool."""
+    sizes = facts["tokens"].astype(np.int64)
+    within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return within >= np.repeat(facts["prompt_tokens"].astype(np.int64), sizes)
+
+
+def _document_table(facts: np.ndarray, sources: list[str]) -> pl.DataFrame:
+    sizes = facts["tokens"].astype(np.int64)
+    return pl.DataFrame(
+        {
+            "content": content_hex(facts),
+            "source": pl.Series([sources[number] for number in facts["source"]], dtype=pl.String),
+            "start": np.cumsum(sizes) - sizes,
+            "tokens": facts["tokens"],
+            "prompt_tokens": facts["prompt_tokens"],
+            "bytes": facts["bytes"],
+        }
+    )
+
+
+def write_shards(
+    index: Index, sources: list[str], dtype: np.dtype[Any], folder: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """Writes the shards of both sides; returns for each side the manifest's list of shards."""
+    has_mask = bool((index.facts["prompt_tokens"] > 0).any())
+    written: dict[str, list[dict[str, Any]]] = {}
+    for side in (TRAIN, HELDOUT):
+        split, rows = FATES[side], index.rows(side)
+        written[split] = []
+        for number, span in enumerate(_spans(index.facts["tokens"][rows], SHARD_TOKENS)):
+            chosen = rows[span]
+            facts = index.facts[chosen]
+            stem = folder / f"{split}-{number:05d}"
+            tokens = gather(index, chosen, dtype)
+            np.save(stem.with_suffix(".npy"), tokens, allow_pickle=False)
+            files = [stem.with_suffix(".npy")]
+            if has_mask:
+                np.save(stem.with_suffix(".mask.npy"), completion_mask(facts), allow_pickle=False)
+                files.append(stem.with_suffix(".mask.npy"))
+            _document_table(facts, sources).write_parquet(stem.with_suffix(".documents.parquet"))
+            files.append(stem.with_suffix(".documents.parquet"))
+            written[split].append(
+                {
+                    "tokens": len(tokens),
+                    "documents": len(facts),
+                    "bytes": int(facts["bytes"].sum(dtype=np.int64)),
+                    "completion_tokens": len(tokens) - int(facts["prompt_tokens"].sum(dtype=np.int64)),
+                    "files": [{"name": f.name, "bytes": f.stat().st_size, "sha256": file_sha256(f)} for f in files],
+                }
+            )
+    return written

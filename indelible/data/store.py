@@ -1,0 +1,133 @@
+"""A token store: shards of tokens with a manifest, read in windows. docs/token-store.md describes the files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indelible.errors import UserError
+from indelible.files import file_sha256, read_json
+
+FORMAT = 1
+
+
+class _Split:
+    """The shards of one side, opened as memory maps."""
+
+    def __init__(self, folder: Path, shards: list[dict[str, Any]], has_mask: bool) -> None:
+        self.tokens: list[np.ndarray] = []
+        self.masks: list[np.ndarray] = []
+        for shard in shards:
+            self.tokens.append(_open_array(folder / shard["files"][0]["name"], shard["tokens"]))
+            if has_mask:
+                self.masks.append(_open_array(folder / shard["files"][1]["name"], shard["tokens"]))
+        self.sizes = np.array([shard["tokens"] for shard in shards], np.int64)
+        self.bytes = sum(shard["bytes"] for shard in shards)
+
+    def windows_before(self, seq_len: int) -> np.ndarray:
+        """Windows in front of each shard, and in all: int64 (shards + 1,)."""
+        return np.concatenate([[0], np.cumsum(np.maximum(self.sizes - 1, 0) // seq_len)])
+
+
+def _open_array(path: Path, size: int) -> np.ndarray:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.shape != (size,):
+        raise UserError(f"{path}: {array.shape} values where the manifest says {size}; delete the store and run again.")
+    return np.asarray(array)  # a plain view of the mapping: indexing a memmap object is three times slower
+
+
+class TokenStore:
+    """The tokens of one corpus, both sides of the held-out split.
+
+    Attributes:
+        manifest: counts, sources, licences, hashes and fingerprint, as in ``manifest.json``.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.has_mask: bool = manifest["has_mask"]
+        self._splits = {name: _Split(folder, shards, self.has_mask) for name, shards in manifest["shards"].items()}
+        self._offsets: dict[tuple[str, int], np.ndarray] = {}
+        self._ranges: dict[int, np.ndarray] = {}
+
+    @classmethod
+    def open(cls, folder: Path, *, verify: bool = False) -> "TokenStore":
+        """Opens a store.
+
+        Args:
+            verify: read every file and compare its hash; without it only names and sizes are compared.
+
+        Raises:
+            UserError: it is not a store, or a file of it is missing or changed.
+        """
+        if not (folder / "manifest.json").exists():
+            raise UserError(
+                f"{folder}: no token store here (manifest.json is missing); run the command again to make it."
+            )
+        manifest = read_json(folder / "manifest.json")
+        if manifest.get("format") != FORMAT:
+            raise UserError(f"{folder}: token store of format {manifest.get('format')}, this version reads {FORMAT}.")
+        if not folder.name.endswith(manifest["fingerprint"][:12]):
+            raise UserError(f"{folder}: its manifest is that of fingerprint {manifest['fingerprint'][:12]}; delete it.")
+        for file in (file for shards in manifest["shards"].values() for shard in shards for file in shard["files"]):
+            path = folder / file["name"]
+            if not path.is_file() or path.stat().st_size != file["bytes"]:
+                found = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
+                raise UserError(f"{path}: found {found}, the manifest says {file['bytes']} bytes; delete the store.")
+            if verify and file_sha256(path) != file["sha256"]:
+                raise UserError(f"{path}: its content is not what the manifest's sha256 says; delete the store.")
+        return cls(folder, manifest)
+
+    def num_tokens(self, split: str) -> int:
+        """Tokens of a side (``train`` or ``heldout``), end-of-text tokens included."""
+        return int(self._splits[split].sizes.sum())
+
+    def num_windows(self, split: str, seq_len: int) -> int:
+        """Windows of ``seq_len`` predicted tokens; none crosses a shard's border."""
+        return int(self._before(split, seq_len)[-1])
+
+    def bytes_per_token(self, split: str) -> float:
+        """UTF-8 bytes of text a token, end-of-text tokens counted: turns nats per token into bits per byte."""
+        return self._splits[split].bytes / self.num_tokens(split)
+
+    def _before(self, split: str, seq_len: int) -> np.ndarray:
+        key = (split, seq_len)
+        if key not in self._offsets:
+            self._offsets[key] = self._splits[split].windows_before(seq_len)
+        return self._offsets[key]
+
+    def read(self, split: str, windows: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Reads windows by number.
+
+        Window i of a shard covers its tokens [i x seq_len, i x seq_len + seq_len], both ends included: inputs are all
+        but the last, targets all but the first, so that every token is predicted at most once.
+
+        Args:
+            windows: int64 (N,), each below `num_windows`.
+
+        Returns:
+            Tokens int64 (N, seq_len + 1), and for stores with prompts bool (N, seq_len): the targets that belong to a
+            completion; else None.
+        """
+        before = self._before(split, seq_len)
+        windows = np.asarray(windows, np.int64)
+        if len(windows) and not 0 <= int(windows.min()) <= int(windows.max()) < before[-1]:
+            raise IndexError(f"windows {windows.min()}..{windows.max()} of {split}, which has {before[-1]}")
+        if seq_len not in self._ranges:
+            self._ranges[seq_len] = np.arange(seq_len + 1)
+        data, offsets = self._splits[split], self._ranges[seq_len]
+        if len(data.tokens) == 1:
+            places = (windows * seq_len)[:, None] + offsets
+            mask = data.masks[0][places[:, 1:]] if self.has_mask else None
+            return data.tokens[0][places].astype(np.int64), mask
+        tokens = np.empty((len(windows), seq_len + 1), np.int64)
+        mask = np.empty((len(windows), seq_len), bool) if self.has_mask else None
+        shard_of = np.searchsorted(before, windows, side="right") - 1
+        for shard in np.unique(shard_of):
+            chosen = np.flatnonzero(shard_of == shard)
+            places = ((windows[chosen] - before[shard]) * seq_len)[:, None] + offsets
+            tokens[chosen] = data.tokens[shard][places]
+            if mask is not None:
+                mask[chosen] = data.masks[shard][places[:, 1:]]
+        return tokens, mask

@@ -1,0 +1,177 @@
+"""What text a study uses: corpora, tokenizer, held-out split and leak check, as they stand in the study file."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from indelible.study.base import Count, Strict
+
+OFFLINE_NAMES = ("general", "music", "chemistry", "instruction")
+Scalar = str | int | float | bool
+ColumnFilter = dict[str, Scalar | tuple[Scalar, ...]]
+
+
+def _one_or_more(value: Any) -> Any:
+    """A single path is a list of one; sweeping over paths is done with two corpora, not with a list."""
+    return (value,) if isinstance(value, str) else value
+
+
+class OfflineCorpus(Strict):
+    """Real text inside packages of the Python package index: no data hub is needed."""
+
+    kind: Literal["offline"] = "offline"
+    name: Literal["general", "music", "chemistry", "instruction"]
+    include_unclear: bool = False  # also take the sources whose licence is unclear
+    sources: tuple[str, ...] | None = None  # only these (`indelible corpora list`); null = all with a clear licence
+    max_tokens: Count | None = Field(default=None, gt=0)  # both splits together, tokens; null = everything
+
+
+class _Columns(Strict):
+    """Which columns of a record are the text: one text column, or a prompt and a completion column."""
+
+    text_column: str | None = None  # default `text`, unless prompt and completion columns are named
+    prompt_column: str | None = None
+    completion_column: str | None = None
+    template: str = "{prompt}\n{completion}"  # everything before {completion} is prompt; {completion} stands last
+    source_column: str | None = None  # its value is recorded as the document's source; null = file or data set name
+    filter: ColumnFilter = Field(default_factory=dict)  # column: value or list of values; other records are skipped
+
+    @model_validator(mode="after")
+    def _text_or_pair(self) -> "_Columns":
+        pair = (self.prompt_column, self.completion_column)
+        if (pair[0] is None) != (pair[1] is None):
+            raise ValueError("prompt_column and completion_column go together: name both or neither")
+        if pair[0] is not None and self.text_column is not None:
+            raise ValueError("name either text_column or prompt_column and completion_column, not all three")
+        if self.template.count("{prompt}") != 1 or not self.template.endswith("{completion}"):
+            raise ValueError(f"template {self.template!r} must hold {{prompt}} once and end with {{completion}}")
+        if self.template.count("{completion}") != 1:
+            raise ValueError(f"template {self.template!r} holds {{completion}} more than once")
+        return self
+
+    @property
+    def has_prompts(self) -> bool:
+        """True if documents are made of a prompt and a completion."""
+        return self.prompt_column is not None
+
+
+class LocalCorpus(_Columns):
+    """One's own files: JSONL (.gz, .zst), Parquet, plain text, or folders of them."""
+
+    kind: Literal["local"] = "local"
+    path: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]  # files or folders
+    format: Literal["auto", "jsonl", "parquet", "text"] = "auto"  # auto = by the file's ending
+    document_bytes: Count | None = Field(default=8192, gt=0)  # text files are cut at paragraphs to this; null = whole
+    odd_files: Literal["refuse", "skip"] = "refuse"  # what to do with empty and with duplicated files
+    licence: str = "unstated"
+    max_tokens: Count | None = Field(default=None, gt=0)
+
+
+class HubCorpus(_Columns):
+    """A data set of the Hugging Face hub, streamed with `datasets`; also a folder laid out like one."""
+
+    kind: Literal["hub"] = "hub"
+    id: str  # owner/name, or the path of a folder (starts with . or /)
+    config: str | None = None
+    split: str = "train"
+    revision: str  # commit hash; a branch name is pinned to the commit that is first met
+    shuffle: bool = True  # documents through a seeded buffer, shards in seeded order
+    shuffle_buffer: Count = Field(default=10_000, gt=0)  # documents
+    seed: int = 0
+    licence: str = "unstated"
+    max_tokens: Count | None = Field(default=None, gt=0)
+
+
+class CatalogueCorpus(Strict):
+    """A data set of the hub with the columns and licence that `indelible corpora list` shows."""
+
+    kind: Literal["catalogue"] = "catalogue"
+    name: str
+    config: str | None = None  # null = the catalogue's; the ChemPile sets want one
+    revision: str = "main"  # commit hash; a branch name is pinned to the commit that is first met
+    filter: ColumnFilter = Field(default_factory=dict)
+    max_tokens: Count | None = Field(default=None, gt=0)
+
+
+class SyntheticCorpus(Strict):
+    """Generated text whose structure is shared, to a chosen degree, with another generated corpus."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    language: int  # seed of the corpus's own structure
+    shared_language: int | None = None  # the language that a part of the structure is taken from
+    overlap: float = Field(default=0.0, ge=0.0, le=1.0)  # share of the structure taken from it
+    num_words: int = Field(default=512, ge=8, le=100_000)  # size of the vocabulary, the same words for all languages
+    num_documents: Count = Field(default=2_000, gt=0)
+    document_words: int = Field(default=200, ge=8)  # mean words a document
+    seed: int = 0  # of the documents, not of the structure
+    max_tokens: Count | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _overlap_needs_partner(self) -> "SyntheticCorpus":
+        if self.overlap > 0 and self.shared_language is None:
+            raise ValueError(f"overlap {self.overlap} needs shared_language: the language whose structure is shared")
+        return self
+
+
+CorpusSpec = Annotated[
+    OfflineCorpus | LocalCorpus | HubCorpus | CatalogueCorpus | SyntheticCorpus, Field(discriminator="kind")
+]
+
+
+class BpeTokenizer(Strict):
+    """A byte-level BPE trained on the training documents of the study's corpora."""
+
+    kind: Literal["bpe"] = "bpe"
+    vocab_size: Count = Field(default=2048, ge=512, le=1_000_000)  # ids, the end-of-text token and 256 bytes included
+    sample_bytes: Count = Field(default=8_000_000, gt=0)  # bytes of each corpus that the training sees
+
+
+class HfTokenizer(Strict):
+    """Any Hugging Face tokenizer."""
+
+    kind: Literal["hf"] = "hf"
+    path: str  # name on the hub, or a folder
+    revision: str | None = None
+
+
+TokenizerSpec = Annotated[BpeTokenizer | HfTokenizer, Field(discriminator="kind")]
+
+
+class SplitSpec(Strict):
+    """The held-out split: whole documents, chosen by a hash of their content, so a text is on one side everywhere."""
+
+    heldout_fraction: float = Field(default=0.05, gt=0.0, lt=1.0)  # of documents
+    max_heldout_tokens: Count | None = Field(default=500_000, gt=0)  # tokens a corpus; what is beyond goes to training
+    seed: int = 0  # of the choice and of the order of documents
+
+
+class LeakSpec(Strict):
+    """The search for duplicates across splits and corpora."""
+
+    near: bool = True  # near duplicates (MinHash) too, not only equal texts
+    threshold: float = Field(default=0.8, gt=0.3, le=1.0)  # estimated Jaccard similarity of a near duplicate
+    remove: bool = True  # take what is found out of the training side; false = only report
+
+
+class DataSpec(Strict):
+    """Everything that decides the tokens of a study."""
+
+    corpora: dict[str, CorpusSpec]
+    tokenizer: TokenizerSpec = BpeTokenizer()
+    split: SplitSpec = SplitSpec()
+    leaks: LeakSpec = LeakSpec()
+    pre_corpora: tuple[str, ...] = ()  # corpora that lose their near duplicates of the other corpora's documents
+
+    @model_validator(mode="after")
+    def _known_names(self) -> "DataSpec":
+        for name in self.corpora:
+            if not name.replace("_", "").isalnum() or not name.isascii():
+                raise ValueError(f"corpus name {name!r}: use letters, digits and _ only (it becomes a folder's name)")
+        if unknown := [name for name in self.pre_corpora if name not in self.corpora]:
+            raise ValueError(f"pre_corpora {unknown} are not among the corpora {sorted(self.corpora)}")
+        return self
+
+
+def default_corpora(names: list[str]) -> dict[str, CorpusSpec]:
+    """The offline corpora for names that a study uses without declaring them; unknown names are left out."""
+    return {name: OfflineCorpus(name=name) for name in names if name in OFFLINE_NAMES}  # type: ignore[arg-type]

@@ -1,0 +1,297 @@
+"""The graph of a study: its stage runs, each once however many chains share it, and its chains.
+
+Sharing falls out of identity: two chains whose first stage has the same canonical spec have the same run id.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from indelible.study.identity import CODE_VERSION, canonical, run_id
+from indelible.study.load import Study
+from indelible.study.spec import ArmSpec, PosttrainSpec, TrainingSpec
+from indelible.study.stages import (
+    ExposureData,
+    ReplayData,
+    StageData,
+    StageEvaluation,
+    StageInit,
+    StageName,
+    StageSpec,
+    StageTraining,
+)
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Folder names of the token stores and of the tokenizer, by their fingerprints."""
+
+    corpora: Mapping[str, str]  # corpus name to `<corpus>-<fingerprint>`
+    tokenizer: str  # `tokenizer-<fingerprint>`
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One node of the graph."""
+
+    id: str
+    spec: StageSpec
+
+    @property
+    def stage(self) -> StageName:
+        return self.spec.stage
+
+    @property
+    def parent(self) -> str | None:
+        return self.spec.parent
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The stage runs of one arm and one seed."""
+
+    columns: dict[str, Any]  # the settings of the arm, named as in the results table
+    roles: dict[str, str]  # pre, post, ft to corpus names
+    runs: dict[StageName, str]  # run ids; a chain from a given checkpoint lacks the stages before it
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A study as stage runs (parents before children) and chains."""
+
+    runs: dict[str, StageRun]
+    chains: tuple[Chain, ...]
+
+
+def build_graph(study: Study, stores: Stores, init: StageInit | None = None) -> Graph:
+    """Resolves every chain of a study into stage runs.
+
+    Args:
+        study: the validated study.
+        stores: token stores by corpus, as fingerprinted.
+        init: identity of the checkpoint that `init:` names, None without one.
+    """
+    builder = _Builder(study, stores, init)
+    for arm in study.arms:
+        for seed in study.seeds:
+            builder.add_chain(arm, seed)
+    return Graph(builder.runs, tuple(builder.chains))
+
+
+def num_windows(tokens: int, seq_len: int) -> int:
+    """Windows that hold ``tokens`` to within half a window, at least one."""
+    return max(1, round(tokens / seq_len))
+
+
+def exposure_windows(arm: ArmSpec) -> int:
+    """Windows of D_post shown in pretraining, over all passes."""
+    return round(arm.exposure.fraction * arm.posttrain.tokens / arm.seq_len)
+
+
+class _Builder:
+    def __init__(self, study: Study, stores: Stores, init: StageInit | None) -> None:
+        self.study, self.stores, self.init = study, stores, init
+        self.runs: dict[str, StageRun] = {}
+        self.chains: list[Chain] = []
+        self._ids: dict[StageSpec, str] = {}  # hashing a spec for its id costs ten times more than looking it up
+
+    def add_chain(self, arm: ArmSpec, seed: int) -> None:
+        first: StageName = arm.init.at if arm.init else "pretrain"
+        ids: dict[StageName, str] = {}
+        parent: str | None = None
+        if first == "pretrain":
+            ids["pretrain"] = parent = self._add(self._pretrain(arm, seed), _pretrain_label(arm, seed))
+        if first != "finetune":
+            spec = self._later_stage("posttrain", arm, seed, parent)
+            ids["posttrain"] = parent = self._add(spec, _label(arm.pipeline.post, arm.posttrain, seed))
+        spec = self._later_stage("finetune", arm, seed, parent)
+        ids["finetune"] = self._add(spec, _label(arm.pipeline.ft, arm.finetune, seed))
+        self.chains.append(Chain(_columns(self.study, arm, seed), arm.pipeline.model_dump(), ids))
+
+    def _add(self, spec: StageSpec, label: str) -> str:
+        name = self._ids.get(spec)
+        if name is None:
+            name = self._ids[spec] = run_id(spec, label)
+            self.runs[name] = StageRun(name, spec)
+        return name
+
+    def _pretrain(self, arm: ArmSpec, seed: int) -> StageSpec:
+        shown = exposure_windows(arm)
+        pre_windows = num_windows(arm.pretrain.tokens, arm.seq_len)
+        exposure = None
+        if shown:
+            exposure = ExposureData(
+                store=self.stores.corpora[arm.pipeline.post],
+                unique_windows=min(shown, num_windows(arm.posttrain.tokens, arm.seq_len)),
+                windows=shown,
+                mode=arm.exposure.mode,
+                placement=arm.exposure.placement,
+            )
+        data = StageData(
+            store=self.stores.corpora[arm.pipeline.pre],
+            first_window=0,
+            windows=pre_windows,
+            total_windows=num_windows(arm.pretrain.max_tokens or arm.pretrain.tokens, arm.seq_len),
+            exposure=exposure,
+        )
+        return self._spec("pretrain", arm, seed, data, arm.pretrain, parent=None, stop_corpus=arm.pipeline.pre)
+
+    def _later_stage(self, stage: StageName, arm: ArmSpec, seed: int, parent: str | None) -> StageSpec:
+        training: TrainingSpec = getattr(arm, stage)
+        corpus = arm.pipeline.post if stage == "posttrain" else arm.pipeline.ft
+        windows, first, passes_end = num_windows(training.tokens, arm.seq_len), 0, training.max_tokens
+        if isinstance(training, PosttrainSpec) and training.allocation == "matched":
+            first = min(exposure_windows(arm), windows)  # exactly what pretraining did not show, once
+            windows, passes_end = windows - first, None
+            training = training.model_copy(update={"patience": None, "eval_interval": None})
+        replay = self._replay(training, arm)
+        one_pass = windows + (replay.windows if replay and windows else 0)
+        total = num_windows(passes_end, arm.seq_len) if passes_end else one_pass
+        data = StageData(
+            store=self.stores.corpora[corpus], first_window=first, windows=windows, total_windows=total, replay=replay
+        )
+        return self._spec(stage, arm, seed, data, training, parent=parent, stop_corpus=corpus)
+
+    def _replay(self, training: TrainingSpec, arm: ArmSpec) -> ReplayData | None:
+        if training.replay_fraction == 0:
+            return None
+        pre_windows = num_windows(arm.pretrain.tokens, arm.seq_len)
+        return ReplayData(
+            store=self.stores.corpora[arm.pipeline.pre],
+            first_window=0 if training.replay_from == "seen" else pre_windows,
+            windows=max(1, round(training.replay_fraction * pre_windows)),
+        )
+
+    def _spec(
+        self,
+        stage: StageName,
+        arm: ArmSpec,
+        seed: int,
+        data: StageData,
+        training: TrainingSpec,
+        *,
+        parent: str | None,
+        stop_corpus: str,
+    ) -> StageSpec:
+        return StageSpec(
+            stage=stage,
+            code_version=CODE_VERSION[stage],
+            seed=seed,
+            seq_len=arm.seq_len,
+            precision=arm.precision,
+            tokenizer=self.stores.tokenizer,
+            model=arm.model if stage == "pretrain" else None,
+            init=self.init if parent is None and stage != "pretrain" else None,
+            parent=parent,
+            loss_on=arm.data.loss_on,
+            data=data,
+            training=_resolved(training),
+            evaluation=StageEvaluation(
+                stores=dict(sorted(self.stores.corpora.items())),
+                windows=arm.evaluation.windows,
+                stop_store=self.stores.corpora[stop_corpus],
+                stop_windows=arm.evaluation.stop_windows or arm.evaluation.windows,
+            ),
+        )
+
+
+def _resolved(training: TrainingSpec) -> StageTraining:
+    return StageTraining(
+        lr=training.lr,
+        min_lr=training.lr / 10 if training.min_lr is None else training.min_lr,
+        warmup_steps=training.warmup_steps,
+        global_batch_size=training.global_batch_size,
+        weight_decay=training.weight_decay,
+        betas=training.betas,
+        eps=training.eps,
+        max_grad_norm=training.max_grad_norm,
+        dropout=training.dropout,
+        max_loss=training.max_loss,
+        eval_interval=training.eval_interval,
+        patience=training.patience,
+        min_improvement=training.min_improvement,
+        lora=training.lora if training.method == "lora" else None,
+    )
+
+
+def _pretrain_label(arm: ArmSpec, seed: int) -> str:
+    shown = f"{arm.pipeline.post}{exposure_windows(arm) * arm.seq_len}" if exposure_windows(arm) else "plain"
+    return f"{shown}-s{seed}"
+
+
+def _label(corpus: str, training: TrainingSpec, seed: int) -> str:
+    return f"{corpus}-lr{training.lr:g}-s{seed}"
+
+
+def _placement_name(placement: str | tuple[float, float]) -> str:
+    return placement if isinstance(placement, str) else f"{placement[0]:g}-{placement[1]:g}"
+
+
+def _columns(study: Study, arm: ArmSpec, seed: int) -> dict[str, Any]:
+    """The arm's settings under the names of the results table (docs/run-folder.md)."""
+    pipeline = arm.pipeline
+    return {
+        "study": study.name,
+        "scale": arm.scale,
+        "pipeline": f"{pipeline.pre}>{pipeline.post}>{pipeline.ft}",
+        "arm": arm.arm,
+        "seed": seed,
+        "exposure_fraction": arm.exposure.fraction,
+        "exposure_mode": arm.exposure.mode,
+        "placement": _placement_name(arm.exposure.placement),
+        "pretrain_tokens": arm.pretrain.tokens,
+        "post_tokens": arm.posttrain.tokens,
+        "finetune_tokens": arm.finetune.tokens,
+        "allocation": arm.posttrain.allocation,
+        "method": arm.posttrain.method,
+        "replay_fraction": arm.posttrain.replay_fraction,
+        "dropout": arm.posttrain.dropout,
+        "pretrain_lr": arm.pretrain.lr,
+        "posttrain_lr": arm.posttrain.lr,
+        "posttrain_global_batch_size": arm.posttrain.global_batch_size,
+        "posttrain_max_tokens": arm.posttrain.max_tokens,
+        "finetune_lr": arm.finetune.lr,
+        "finetune_method": arm.finetune.method,
+        "finetune_replay_fraction": arm.finetune.replay_fraction,
+        "finetune_dropout": arm.finetune.dropout,
+        "tie_embeddings": arm.model.tie_embeddings,
+        "init": arm.init.checkpoint if arm.init else arm.model.init,
+    }
+
+
+def plan_runs(graph: Graph, costs: Mapping[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """The `stage_runs` entries of plan.json."""
+    return [
+        {
+            "id": run.id,
+            "stage": run.stage,
+            "parent": run.parent,
+            "spec": canonical(run.spec),
+            "cost": costs[run.id],
+        }
+        for run in graph.runs.values()
+    ]
+
+
+def plan_chains(graph: Graph) -> list[dict[str, Any]]:
+    """The `chains` entries of plan.json."""
+    return [
+        {
+            "columns": chain.columns,
+            "roles": chain.roles,
+            **{f"{stage}_id": chain.runs.get(stage) for stage in ("pretrain", "posttrain", "finetune")},
+        }
+        for chain in graph.chains
+    ]
+
+
+def total_steps(spec: StageSpec) -> int:
+    """Optimizer steps of the whole schedule; early stopping may end the stage before."""
+    return math.ceil(stage_windows(spec) / spec.training.global_batch_size)
+
+
+def stage_windows(spec: StageSpec) -> int:
+    """Windows of the whole schedule, exposure included."""
+    added = spec.data.exposure.windows if spec.data.exposure and spec.data.exposure.mode == "add" else 0
+    return spec.data.total_windows + added

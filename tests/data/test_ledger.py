@@ -1,0 +1,180 @@
+"""The ledger's invariants (1-3 of the design) as properties."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indelible.data.ledger import Ledger, build_ledger, corpus_of, source_order, stream
+from indelible.errors import UserError
+from indelible.study.graph import Stores, build_graph
+from indelible.study.load import resolve_study
+from indelible.study.stages import StageSpec
+
+STORES = Stores({"general": "general-aaa", "music": "music-bbb", "chemistry": "chemistry-ccc"}, "tokenizer-ttt")
+WINDOWS = {"general-aaa": 3000, "music-bbb": 400, "chemistry-ccc": 500}
+SEQ = 128
+
+
+def specs(seed: int = 0, **settings_by_path: object) -> dict[str, StageSpec]:
+    raw = {
+        "name": "t",
+        "scale": "pico",
+        "pipeline": {"pre": "general", "post": "music", "ft": "chemistry"},
+        "seeds": [seed],
+        "pretrain": {"tokens": 1000 * SEQ},
+        "posttrain": {"tokens": 200 * SEQ, "max_tokens": 500 * SEQ},
+        "finetune": {"tokens": 300 * SEQ},
+    }
+    for path, value in settings_by_path.items():
+        section, field = path.split("__")
+        raw.setdefault(section, {})[field] = value
+    graph = build_graph(resolve_study(raw), STORES)
+    return {stage: graph.runs[run].spec for stage, run in graph.chains[0].runs.items()}
+
+
+def ledgers(seed: int = 0, **settings_by_path: object) -> dict[str, Ledger]:
+    return {stage: build_ledger(spec, WINDOWS) for stage, spec in specs(seed, **settings_by_path).items()}
+
+
+def shown(ledger: Ledger, corpus: str) -> np.ndarray:
+    """Windows of one corpus in the order they are trained on."""
+    index = [corpus_of(s) for s in ledger.sources].index(corpus) if corpus in map(corpus_of, ledger.sources) else -1
+    return ledger.window[ledger.source == index]
+
+
+fractions = st.floats(0, 1).map(lambda x: round(x, 3))
+placements = st.sampled_from(["uniform", "early", "late", [0.1, 0.6], [0.5, 1.0]])
+
+
+@given(fraction=fractions, placement=placements, seed=st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_pretraining_order_is_the_same_in_every_arm(fraction, placement, seed):
+    plain = ledgers(seed)["pretrain"]
+    added = ledgers(seed, exposure__fraction=fraction, exposure__placement=placement)["pretrain"]
+    assert np.array_equal(shown(added, "general"), shown(plain, "general"))
+    replaced = ledgers(seed, exposure__fraction=fraction, exposure__mode="replace")["pretrain"]
+    kept = shown(replaced, "general")
+    assert np.array_equal(kept, shown(plain, "general")[: len(kept)])
+    assert len(replaced) == len(plain)
+
+
+@given(small=fractions, large=fractions, tokens=st.integers(20, 200), seed=st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_exposure_nests_over_fraction_and_size(small, large, tokens, seed):
+    small, large = sorted((small, large))
+    few = shown(ledgers(seed, exposure__fraction=small, posttrain__tokens=tokens * SEQ)["pretrain"], "music")
+    more = shown(ledgers(seed, exposure__fraction=large, posttrain__tokens=tokens * SEQ)["pretrain"], "music")
+    assert np.array_equal(few, more[: len(few)])
+    whole = shown(ledgers(seed, exposure__fraction=1.0)["pretrain"], "music")
+    assert np.array_equal(more, whole[: len(more)])
+    assert len(set(more.tolist())) == len(more), "a window stands twice in one pass"
+
+
+@given(fraction=fractions, mode=st.sampled_from(["add", "replace"]))
+@settings(max_examples=40, deadline=None)
+def test_realised_tokens_equal_the_asked_ones_to_within_one_window(fraction, mode):
+    ledger = ledgers(exposure__fraction=fraction, exposure__mode=mode)["pretrain"]
+    tokens = ledger.tokens_by_source()
+    assert abs(tokens.get("music", 0) - fraction * 200 * SEQ) <= SEQ
+    asked_pre = 1000 * SEQ - (tokens.get("music", 0) if mode == "replace" else 0)
+    assert abs(tokens["general"] - asked_pre) <= SEQ
+
+
+@given(passes=st.floats(1.01, 10).map(lambda x: round(x, 2)))
+@settings(max_examples=30, deadline=None)
+def test_repeated_passes_show_each_window_once_a_pass(passes):
+    ledger = ledgers(exposure__fraction=passes, exposure__repeats=True)["pretrain"]
+    windows = shown(ledger, "music")
+    assert len(windows) == round(passes * 200)
+    for start in range(0, len(windows), 200):
+        part = windows[start : start + 200]
+        assert len(set(part.tolist())) == len(part)
+    counts = Counter(windows.tolist())
+    assert max(counts.values()) - min(counts.values()) <= 1
+
+
+@given(fraction=fractions, seed=st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_matched_allocation_is_the_exact_complement(fraction, seed):
+    both = ledgers(seed, exposure__fraction=fraction, posttrain__allocation="matched")
+    before, after = shown(both["pretrain"], "music").tolist(), shown(both["posttrain"], "music").tolist()
+    assert not set(before) & set(after)
+    assert len(before) + len(after) == 200
+    assert sorted(before + after) == sorted(source_order("music-bbb", 400, seed)[:200].tolist())
+    if fraction == 1:
+        assert len(both["posttrain"]) == 0
+
+
+def test_full_allocation_passes_over_all_of_the_post_training_data():
+    ledger = ledgers(exposure__fraction=0.5)["posttrain"]
+    assert len(ledger) == 500
+    for start in (0, 200):
+        assert sorted(ledger.window[start : start + 200].tolist()) == sorted(source_order("music-bbb", 400, 0)[:200])
+    assert not np.array_equal(ledger.window[:200], ledger.window[200:400]), "each pass has an order of its own"
+
+
+@pytest.mark.parametrize("where", ["seen", "unseen"])
+@pytest.mark.parametrize("stage", ["posttrain", "finetune"])
+def test_replay_adds_pretraining_windows_and_leaves_the_order_of_the_rest(stage, where):
+    plain = ledgers()[stage]
+    mixed = ledgers(**{f"{stage}__replay_fraction": 0.05, f"{stage}__replay_from": where})[stage]
+    corpus = {"posttrain": "music", "finetune": "chemistry"}[stage]
+    kept = shown(mixed, corpus)
+    one_pass = {"posttrain": 200, "finetune": 300}[stage]
+    assert np.array_equal(kept[:one_pass], shown(plain, corpus)[:one_pass])
+    replayed = set(shown(mixed, "general").tolist())
+    order = source_order("general-aaa", 3000, 0)
+    assert replayed == set((order[:50] if where == "seen" else order[1000:1050]).tolist())
+
+
+@pytest.mark.parametrize(
+    ("placement", "low", "high"), [("early", 0, 1 / 3), ("late", 2 / 3, 1), ([0.2, 0.7], 0.2, 0.7)]
+)
+def test_exposure_stays_in_its_place(placement, low, high):
+    ledger = ledgers(exposure__fraction=1.0, exposure__placement=placement)["pretrain"]
+    rows = np.flatnonzero(ledger.source == 1) / len(ledger)
+    assert rows.min() >= low - 1e-3
+    assert rows.max() <= high + 1e-3
+
+
+def test_uniform_exposure_is_spread_over_the_stage():
+    ledger = ledgers(exposure__fraction=1.0)["pretrain"]
+    tenths = np.array(ledger.tokens_by_bin(10)["music"]) / SEQ
+    assert tenths.sum() == 200
+    assert np.all(np.abs(tenths - 20) < 5 * np.sqrt(20))
+
+
+def test_same_seed_same_bytes_and_another_seed_another_order():
+    first, again, other = (ledgers(seed, exposure__fraction=0.5)["pretrain"] for seed in (0, 0, 1))
+    assert first.sha256 == again.sha256
+    assert first.sha256 != other.sha256
+
+
+def test_streams_of_different_names_are_independent():
+    draws = {name: stream(0, name).random(4000) for name in ("pre order", "post order", "exposure positions")}
+    names = list(draws)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            assert abs(np.corrcoef(draws[one], draws[other])[0, 1]) < 0.06
+    assert np.array_equal(stream(3, "x").random(5), stream(3, "x").random(5))
+
+
+def test_a_corpus_smaller_than_asked_is_refused_with_its_size_and_the_ways_out():
+    spec = specs(posttrain__tokens=401 * SEQ)["posttrain"]
+    with pytest.raises(UserError, match=r"'music' is smaller than asked: .* has 51,200 .* posttrain asks for 51,328"):
+        build_ledger(spec, WINDOWS)
+
+
+def test_exposure_that_does_not_fit_its_place_is_refused():
+    spec = specs(exposure__fraction=1.0, exposure__placement=[0.5, 0.6])["pretrain"]
+    with pytest.raises(UserError, match=r"room for 120 windows .* the exposure has 200"):
+        build_ledger(spec, WINDOWS)
+
+
+def test_exposure_that_replaces_everything_is_refused():
+    spec = specs(pretrain__tokens=200 * SEQ, exposure__fraction=1.0, exposure__mode="replace")["pretrain"]
+    with pytest.raises(UserError, match="leave nothing of the 200 pretraining windows"):
+        build_ledger(spec, WINDOWS)

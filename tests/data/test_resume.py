@@ -1,0 +1,186 @@
+"""Preparing is killed, and done twice at once: no document is lost or doubled, no part is made twice."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indelible.data import parts as parts_module
+from indelible.data import prepare as prepare_module
+from indelible.data.prepare import fingerprints, prepare
+from indelible.data.store import TokenStore
+from indelible.errors import UserError
+from indelible.study.corpus_spec import DataSpec
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from typing import Any
+from indelible.data import parts
+from indelible.data.prepare import prepare
+from indelible.study.corpus_spec import DataSpec
+
+if __name__ == "__main__":
+    parts.CHUNK_BYTES = 80_000
+    root, tokens = Path(sys.argv[1]), Path(sys.argv[2])
+    prepare(DataSpec.model_validate_json((root / "data.json").read_text()), tokens, root / "cache")
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    words = [f"word{i}" for i in range(500)]
+    rows = [f"Document {i}: " + " ".join(random.Random(i).choices(words, k=100)) for i in range(3000)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    data = {
+        "corpora": {"rows": {"kind": "local", "path": str(tmp_path / "rows.jsonl")}},
+        "tokenizer": {"kind": "bpe", "vocab_size": 600, "sample_bytes": 100_000},
+    }
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return tmp_path
+
+
+def start(root: Path, name: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, str(root / "script.py"), str(root), str(root / name)])
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    assert process.wait(timeout=120) == 0
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.slow
+def test_killed_and_taken_up_again_is_as_if_never_killed(root: Path) -> None:
+    finish(start(root, "whole"))
+    process = start(root, "killed")
+    deadline = time.monotonic() + 60
+    while len(parts := list((root / "killed").rglob("part-*.facts.npy"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(parts) >= 5, "there was something to take up"
+    assert not list((root / "killed").glob("rows-*/manifest.json")), "it was killed before the end"
+    kept = {path: path.stat().st_mtime_ns for path in parts}
+    seen: dict[Path, int] = {}
+    resumed = start(root, "killed")
+    while resumed.poll() is None:
+        for path in kept:
+            try:
+                seen[path] = path.stat().st_mtime_ns
+            except FileNotFoundError:
+                break
+        time.sleep(0.01)
+    assert resumed.returncode == 0
+    assert all(seen[path] == kept[path] for path in seen), "finished parts are not made again"
+    assert tree(root / "killed") == tree(root / "whole")
+
+
+@pytest.mark.slow
+def test_two_at_once_make_one_store(root: Path) -> None:
+    finish(start(root, "whole"))
+    both = [start(root, "both") for _ in range(2)]
+    for process in both:
+        finish(process)
+    assert tree(root / "both") == tree(root / "whole")
+
+
+def test_workers_end_with_their_parent(root: Path) -> None:
+    process = start(root, "killed")
+    deadline = time.monotonic() + 60
+    while not list((root / "killed").rglob("part-*.facts.npy")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    assert children
+    deadline = time.monotonic() + 10
+    while any(is_alive(int(pid)) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(is_alive(int(pid)) for pid in children)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_killed_worker_is_one_clear_message(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = DataSpec.model_validate_json((root / "data.json").read_text())
+    monkeypatch.setattr(parts_module, "CHUNK_BYTES", 80_000)
+    real = parts_module.Pool.submit
+
+    def submit_and_kill(self: Any, *args: Any) -> Any:
+        future = real(self, *args)
+        for pid in list(self._executor._processes):
+            os.kill(pid, signal.SIGKILL)
+        return future
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts_module.Pool, "submit", submit_and_kill)
+        with pytest.raises(UserError, match="a tokenising process was killed"):
+            prepare(data, root / "tokens", root / "cache")
+    prepare(data, root / "tokens", root / "cache")
+
+
+@pytest.mark.parametrize("step", ["train_bpe", "encode_documents"])
+def test_files_that_change_while_they_are_read_are_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    data = DataSpec.model_validate_json((root / "data.json").read_text())
+    before = fingerprints(data, root / "cache")
+    real = getattr(prepare_module, step)
+
+    def and_change(*args: Any, **options: Any) -> Any:
+        with open(root / "rows.jsonl", "a") as handle:
+            handle.write('{"text": "one more"}\n')
+        return real(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, step, and_change)
+        with pytest.raises(UserError, match="the files of rows changed while they were read"):
+            prepare(data, root / "tokens", root / "cache")
+    if step == "train_bpe":
+        assert not (root / "tokens" / before.tokenizer_folder).exists(), "no tokenizer under a name that is not its own"
+    prepare(data, root / "tokens", root / "cache")
+    assert len(list((root / "tokens").glob("rows-*"))) == 1
+
+
+def test_max_tokens_takes_a_random_prefix(root: Path) -> None:
+    data = DataSpec.model_validate_json((root / "data.json").read_text())
+    prepare(data, root / "all", root / "cache")
+    whole = TokenStore.open(root / "all" / fingerprints(data, root / "cache").store_folder("rows"))
+    spec = data.corpora["rows"].model_copy(update={"max_tokens": 100_000})
+    limited = data.model_copy(update={"corpora": {"rows": spec}})
+    prepare(limited, root / "part", root / "cache")
+    store = TokenStore.open(root / "part" / fingerprints(limited, root / "cache").store_folder("rows"))
+    total = store.num_tokens("train") + store.num_tokens("heldout")
+    assert 99_000 < total <= 100_000
+    import numpy as np
+    import polars as pl
+
+    some, every = (np.load(s.folder / "train-00000.npy") for s in (store, whole))
+    assert (some[: len(some) // 2] == every[: len(some) // 2]).all(), "a prefix of the whole corpus's order"
+    facts = pl.read_parquet(store.folder / "train-00000.documents.parquet")
+    assert facts.height == store.manifest["fates"]["train"]["documents"]
+
+
+def test_too_few_documents_to_hold_one_out(tmp_path: Path) -> None:
+    spec = {"corpora": {"tiny": {"kind": "local", "path": str(tmp_path / "a.jsonl")}}, "tokenizer": {"kind": "bpe"}}
+    for text, count in (('{"text": "only one"}', 1), ('{"text": " "}', 0)):
+        (tmp_path / "a.jsonl").write_text(text + "\n")
+        with pytest.raises(UserError, match=rf"corpus tiny: of {count} usable documents .* none is on the \w+ side"):
+            prepare(DataSpec.model_validate(spec), tmp_path / "tokens", tmp_path / "cache")

@@ -1,0 +1,153 @@
+"""Shards, masks and windows of a store; and what is refused when it is opened."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from indelible.data import shards
+from indelible.data.prepare import fingerprints, prepare
+from indelible.data.store import TokenStore
+from indelible.data.tokenizer import load_fast, open_tokenizer
+from indelible.errors import UserError
+from indelible.study.corpus_spec import DataSpec
+
+
+def chat_spec(tmp_path: Path) -> DataSpec:
+    rows = [{"q": f"What is {i} plus {i}?", "a": f"It is {2 * i}, I think."} for i in range(200)]
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = {
+        "kind": "local",
+        "path": str(tmp_path / "chat.jsonl"),
+        "prompt_column": "q",
+        "completion_column": "a",
+        "template": "Q: {prompt} A: {completion}",
+    }
+    return DataSpec.model_validate(
+        {
+            "corpora": {"chat": corpus},
+            "tokenizer": {"kind": "bpe", "vocab_size": 512},
+            "split": {"heldout_fraction": 0.1},
+            "leaks": {"near": False},
+        }
+    )
+
+
+def make(data: DataSpec, root: Path, corpus: str) -> Path:
+    prepare(data, root / "tokens", root / "cache")
+    return root / "tokens" / fingerprints(data, root / "cache").store_folder(corpus)
+
+
+def test_the_mask_marks_the_completion_with_its_end_of_text(tmp_path: Path) -> None:
+    data = chat_spec(tmp_path)
+    store = TokenStore.open(make(data, tmp_path, "chat"))
+    tokenizer = load_fast(
+        open_tokenizer(tmp_path / "tokens" / fingerprints(data, tmp_path / "cache").tokenizer_folder).path
+    )
+    ids = np.load(store.folder / "train-00000.npy")
+    mask = np.load(store.folder / "train-00000.mask.npy")
+    assert (mask.dtype, mask.shape) == (np.bool_, ids.shape)
+    table = pl.read_parquet(store.folder / "train-00000.documents.parquet")
+    for start, size, prompt in table.select("start", "tokens", "prompt_tokens").iter_rows():
+        assert tokenizer.decode(ids[start : start + prompt].tolist()).startswith("Q: What is")
+        assert tokenizer.decode(ids[start : start + prompt].tolist()).endswith("A: ")
+        assert tokenizer.decode(ids[start + prompt : start + size - 1].tolist()).startswith("It is")
+        assert not mask[start : start + prompt].any()
+        assert mask[start + prompt : start + size].all()
+    shard = store.manifest["shards"]["train"][0]
+    assert shard["completion_tokens"] == mask.sum()
+    tokens, targets = store.read("train", np.arange(5), 16)
+    assert targets is not None
+    for i in range(5):
+        assert (tokens[i] == ids[i * 16 : i * 16 + 17]).all()
+        assert (targets[i] == mask[i * 16 + 1 : i * 16 + 17]).all()
+
+
+def test_windows_do_not_cross_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = chat_spec(tmp_path)
+    whole = TokenStore.open(make(data, tmp_path / "one", "chat"))
+    monkeypatch.setattr(shards, "SHARD_TOKENS", 1000)
+    store = TokenStore.open(make(data, tmp_path / "many", "chat"), verify=True)
+    pieces = [np.load(path) for path in sorted(store.folder.glob("train-*[0-9].npy"))]
+    masks = [np.load(path) for path in sorted(store.folder.glob("train-*.mask.npy"))]
+    assert len(pieces) > 3
+    assert max(map(len, pieces)) <= 1000
+    assert (np.concatenate(pieces) == np.load(whole.folder / "train-00000.npy")).all()
+    assert store.num_tokens("train") == whole.num_tokens("train")
+    expected = [(p[i * 32 : i * 32 + 33], m[i * 32 + 1 : i * 32 + 33]) for p, m in zip(pieces, masks, strict=True)
+                for i in range((len(p) - 1) // 32)]  # fmt: skip
+    assert store.num_windows("train", 32) == len(expected)
+    order = np.random.default_rng(0).permutation(len(expected))
+    tokens, mask = store.read("train", order, 32)
+    assert mask is not None
+    for row, targets, number in zip(tokens, mask, order, strict=True):
+        assert (row == expected[number][0]).all()
+        assert (targets == expected[number][1]).all()
+
+
+def test_reading_windows_is_fast(tmp_path: Path) -> None:
+    """The training loop asks for a batch a step: 16 windows of 128 must cost well under a millisecond."""
+    import time
+
+    store = TokenStore.open(make(chat_spec(tmp_path), tmp_path, "chat"))
+    count = store.num_windows("train", 128)
+    windows = np.random.default_rng(0).integers(0, count, (300, 16))
+    costs = []
+    for batch in windows:
+        begin = time.perf_counter()
+        store.read("train", batch, 128)
+        costs.append(time.perf_counter() - begin)
+    assert sorted(costs)[150] < 2e-4
+
+
+def test_the_documented_lines_of_numpy_read_the_same_windows(tmp_path: Path) -> None:
+    store = TokenStore.open(make(chat_spec(tmp_path), tmp_path, "chat"))
+    page = (Path(__file__).parents[2] / "docs" / "token-store.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    assert 'Path("out/tokens/music-0123456789ab")' in code
+    scope: dict[str, object] = {}
+    exec(code.replace('"out/tokens/music-0123456789ab"', repr(str(store.folder))), scope)
+    windows = scope["windows"]
+    assert isinstance(windows, list)
+    assert len(windows) == store.num_windows("heldout", 128) > 0
+    assert (np.stack(windows) == store.read("heldout", np.arange(len(windows)), 128)[0]).all()
+
+
+def test_damage_is_refused(tmp_path: Path) -> None:
+    good = make(chat_spec(tmp_path), tmp_path, "chat")
+
+    def broken(name: str) -> Path:
+        shutil.copytree(good, tmp_path / name / good.name)
+        return tmp_path / name / good.name
+
+    folder = broken("changed")
+    data = bytearray((folder / "train-00000.npy").read_bytes())
+    data[-1] ^= 1
+    (folder / "train-00000.npy").write_bytes(data)
+    TokenStore.open(folder)
+    with pytest.raises(UserError, match=r"train-00000.npy: its content is not what the manifest's sha256 says"):
+        TokenStore.open(folder, verify=True)
+    (folder / "train-00000.npy").write_bytes(data[:-2])
+    with pytest.raises(UserError, match=r"train-00000.npy: found \d+ bytes, the manifest says \d+ bytes"):
+        TokenStore.open(folder)
+    (folder / "train-00000.npy").unlink()
+    with pytest.raises(UserError, match="found no file"):
+        TokenStore.open(folder)
+    with pytest.raises(UserError, match=r"no token store here"):
+        TokenStore.open(tmp_path / "nowhere")
+    folder = broken("format")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(UserError, match="token store of format 99, this version reads 1"):
+        TokenStore.open(folder)
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": "f" * 64}))
+    with pytest.raises(UserError, match="its manifest is that of fingerprint ffffffffffff"):
+        TokenStore.open(folder)
+    folder = broken("shape")
+    manifest["shards"]["train"][0]["tokens"] += 1
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="values where the manifest says"):
+        TokenStore.open(folder)
