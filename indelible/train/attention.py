@@ -1,0 +1,74 @@
+"""Causal attention that is fast where this project trains: transformers' own, with two things put right.
+
+Compiled, transformers before torch 2.14 gives `scaled_dot_product_attention` a mask even where causality is all there
+is, and so misses its causal kernels. And on a CPU that kernel is slow in bf16, whose backward takes three times that of
+fp32 (docs/performance.md); two batched matrix products with a softmax between them, which the compiler fuses, are not.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+NAME = "indelible"  # under which transformers knows it; never written into a checkpoint
+MAX_SCORES = 2**25  # attention weights of a layer that may be stored, numbers; beyond, the kernel that stores none
+
+
+def causal_mask(
+    batch_size: int, q_length: int, kv_length: int, *args: Any, **kwargs: Any
+) -> torch.Tensor | None:  # None = every earlier position, and nothing else
+    """The mask of transformers' `sdpa`, left out wherever it would only say that attention is causal."""
+    window = kwargs.get("local_size")
+    is_only_causal = kwargs.get("allow_is_causal_skip", True) and kwargs.get("attention_mask") is None
+    if is_only_causal and q_length == kv_length and (window is None or kv_length < window):
+        return None
+    return sdpa_mask(batch_size, q_length, kv_length, *args, **kwargs)
+
+
+def attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention in transformers' convention.
+
+    Args:
+        module: the attention layer.
+        query: (B, heads, T, D).
+        key: (B, kv heads, T, D).
+        value: as ``key``.
+        attention_mask: None = causal, else as in `sdpa`.
+        dropout: probability on the attention weights.
+        scaling: of the scores; None = 1 / sqrt(D).
+        kwargs: what else transformers passes to `sdpa`.
+
+    Returns:
+        (B, T, heads, D), and None.
+    """
+    batch, heads, length, size = query.shape
+    is_small = batch * heads * length**2 <= MAX_SCORES
+    is_bf16_on_cpu = query.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    is_usual = attention_mask is None and kwargs.get("is_causal") in (None, True) and key.shape[2] == length
+    if not (is_bf16_on_cpu and is_small and is_usual and getattr(module, "is_causal", True)) or (
+        kwargs.get("position_bias") is not None or kwargs.get("softcap") is not None
+    ):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    key, value = (repeat_kv(tensor, heads // tensor.shape[1]) for tensor in (key, value))
+    scores = (query @ key.transpose(2, 3)).float() * (size**-0.5 if scaling is None else scaling)  # (B, heads, T, T)
+    place = torch.arange(length, device=query.device)
+    scores = scores.masked_fill(place[None, :] > place[:, None], float("-inf"))
+    shares = F.dropout(scores.softmax(-1), dropout)
+    return (shares @ value).transpose(1, 2).contiguous(), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, causal_mask)

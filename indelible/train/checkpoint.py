@@ -1,0 +1,156 @@
+"""Checkpoints (Hugging Face folders) and resume states; both appear whole or not at all.
+
+A resume state is `resume/step-<n>/` with tensors and `state.json`, written into a folder of another name that is
+renamed at the end. `state.json` holds the checksums of the tensor files; a damaged state is noticed and thrown away.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedConfig
+
+from indelible.files import file_sha256
+from indelible.study.spec import LoraSpec
+from indelible.train.distributed import World, assign
+
+State = dict[str, torch.Tensor]
+RESUME = "resume"
+ADAPTERS = "adapters.safetensors"
+ONE_FILE = "state.safetensors"  # what a single process writes
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Adapters that a stage hands on unmerged (`lora.merge: false`)."""
+
+    spec: LoraSpec
+    tensors: State  # by the names of `model.lora.kept_adapters`
+
+
+def weights_sha256(state: State) -> str:
+    """Hex digest over names, shapes and bytes of fp32 weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().contiguous().cpu()
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(
+    folder: Path, state: State, config: PreTrainedConfig, tokenizer_dir: Path, kept: Adapters | None = None
+) -> None:
+    """Writes a Hugging Face folder: config.json, model.safetensors (fp32), the tokenizer's files.
+
+    ``kept`` adapters lie beside them in adapters.safetensors; model.safetensors has them folded in all the same, so
+    that every reader of the folder gets the model that was evaluated.
+    """
+    aside = _fresh(folder.with_name(f".{folder.name}.tmp"))
+    config.save_pretrained(aside)
+    save_file(
+        {name: weight.contiguous() for name, weight in state.items()}, aside / "model.safetensors", {"format": "pt"}
+    )
+    if kept is not None:
+        save_file(kept.tensors, aside / ADAPTERS, {"spec": json.dumps(kept.spec.model_dump())})
+    for file in tokenizer_dir.iterdir():
+        if file.is_file() and file.name.startswith(("tokenizer", "special_tokens", "vocab", "merges")):
+            shutil.copyfile(file, aside / file.name)
+    _publish(aside, folder)
+
+
+def read_adapters(folder: Path) -> Adapters | None:
+    """The adapters that a checkpoint keeps, None without."""
+    if not (folder / ADAPTERS).exists():
+        return None
+    with safe_open(folder / ADAPTERS, framework="pt") as file:
+        spec = LoraSpec.model_validate_json(file.metadata()["spec"])
+    return Adapters(spec, load_file(folder / ADAPTERS))
+
+
+def save_resume(run_dir: Path, step: int, tensors: State, record: dict[str, Any], world: World) -> None:
+    """Writes the state after ``step`` updates and then removes older ones: there is one, at most.
+
+    One process writes one file; several write their shards side by side (torch's distributed checkpoint, as
+    safetensors), which any number of processes can read.
+    """
+    folder = run_dir / RESUME / f"step-{step:09d}"
+    aside = folder.with_name(f".{folder.name}.tmp")
+    if world.is_first:
+        _fresh(aside)
+    world.barrier()
+    if world.size == 1:
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, aside / ONE_FILE)
+    else:
+        dcp.save(dict(tensors), storage_writer=dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True))
+    world.barrier()
+    if world.is_first:
+        sums = {file.name: file_sha256(file) for file in sorted(aside.iterdir())}
+        record = {**record, "step": step, "world_size": world.size, "tensors": list(tensors), "sha256": sums}
+        (aside / "state.json").write_text(json.dumps(record), encoding="utf-8")
+        _publish(aside, folder)
+        for other in (run_dir / RESUME).iterdir():
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+    world.barrier()
+
+
+def find_resume(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """The folder of the newest whole resume state, and a sentence for each damaged one, which is thrown away."""
+    damaged = []
+    for folder in sorted((run_dir / RESUME).glob("step-*"), reverse=True):
+        try:
+            record = read_record(folder)
+            bad = [name for name, digest in record["sha256"].items() if file_sha256(folder / name) != digest]
+            if not bad:
+                return folder, damaged
+            reason = f"the checksum of {bad[0]} does not match"
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+        damaged.append(f"resume state {folder.name} is damaged ({reason}); it is not used")
+        shutil.rmtree(folder, ignore_errors=True)
+    return None, damaged
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What a resume state holds besides tensors."""
+    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+
+
+@torch.no_grad()
+def read_resume(folder: Path, into: State, world: World) -> None:
+    """Fills tensors, sharded or not, from a resume state that any number of processes wrote."""
+    if (folder / ONE_FILE).exists():
+        stored = load_file(folder / ONE_FILE)
+        for name, tensor in into.items():
+            assign(tensor, stored[name])
+        return
+    dcp.load(dict(into), storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=world.size == 1)
+
+
+def delete_resume(run_dir: Path) -> None:
+    """Removes all resume states of a run."""
+    shutil.rmtree(run_dir / RESUME, ignore_errors=True)
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _publish(aside: Path, folder: Path) -> None:
+    """Flushes the files of ``aside`` to disk and renames it to ``folder``, which it replaces."""
+    for file in aside.iterdir():
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(aside, folder)

@@ -1,0 +1,116 @@
+"""What a stage run computes on: device, threads, autocast precision, whether to compile, and the peak rate for MFU."""
+
+import os
+import platform
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from indelible.errors import UserError
+
+PEAK_BF16_FLOPS = {  # dense bf16 rate of the data sheets; a GPU that is not listed has no MFU
+    "A100": 312e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "L40S": 362e12,
+    "RTX 4090": 165e12,
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and how a stage run computes. Recorded with the result, never hashed."""
+
+    torch_device: torch.device
+    threads: int
+    precision: Literal["fp32", "bf16"]  # of the training forward and backward; weights and evaluation are fp32
+    compile: bool
+    micro_batch_size: int | None  # sequences per forward; None = the whole batch of the rank
+    activation_checkpointing: bool = False  # compute each layer's activations again in the backward
+
+    def autocast(self) -> AbstractContextManager:
+        """The autocast context of training."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.torch_device.type, dtype=torch.bfloat16)
+
+    def describe(self) -> str:
+        """One phrase for the log."""
+        name = torch.cuda.get_device_name() if self.torch_device.type == "cuda" else f"{self.threads} CPU thread(s)"
+        return f"{name}, {self.precision}, {'compiled' if self.compile else 'eager'}"
+
+    @property
+    def peak_flops(self) -> float | None:
+        """Peak bf16 FLOP/s of a known GPU, else None."""
+        if self.torch_device.type != "cuda":
+            return None
+        name = torch.cuda.get_device_name()
+        return next((rate for key, rate in PEAK_BF16_FLOPS.items() if key in name), None)
+
+
+def choose_device(precision: str, execution: dict[str, Any]) -> Device:
+    """Resolves `auto` settings against this machine and sets torch's threads and determinism.
+
+    Raises:
+        UserError: `device: cuda` without a GPU.
+    """
+    asked = execution.get("device") or "auto"
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UserError("execution.device = cuda: torch sees no GPU here; use device: auto or cpu.")
+    kind = "cuda" if asked in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
+    threads = execution.get("threads") or max(1, torch.get_num_threads())
+    torch.set_num_threads(threads)
+    compile_asked = execution.get("compile") or "auto"
+    can_compile = kind == "cuda" or shutil.which(os.environ.get("CXX", "c++")) is not None
+    use_compile = can_compile and compile_asked in ("on", "auto")
+    if kind == "cpu" and threads > 1 and use_compile:
+        torch.use_deterministic_algorithms(True)  # compiled code with several threads differs from run to run otherwise
+        torch.utils.deterministic.fill_uninitialized_memory = False
+    if use_compile:
+        from torch._inductor import config as inductor
+
+        inductor.fallback_random = True  # the dropout masks of the eager program
+    resolved = precision if precision in ("fp32", "bf16") else ("bf16" if has_bf16(kind) else "fp32")
+    if kind == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+    micro_batch_size, checkpointing = execution.get("micro_batch_size"), execution.get("activation_checkpointing")
+    place = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+    return Device(place, threads, resolved, use_compile, micro_batch_size, bool(checkpointing))
+
+
+def has_bf16(kind: str) -> bool:
+    """Whether the processor multiplies bf16 matrices itself."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return "amx_bf16" in _cpu_flags() or "avx512_bf16" in _cpu_flags()
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as handle:
+            return next((set(line.split()) for line in handle if line.startswith("flags")), set())
+    except OSError:
+        return set()
+
+
+def environment(device: Device) -> dict[str, Any]:
+    """What a result records about where it came from."""
+    import transformers
+
+    from indelible import __version__
+
+    cuda = device.torch_device.type == "cuda"
+    return {
+        "indelible": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "threads": device.threads,
+        "compile": device.compile,
+        "micro_batch_size": device.micro_batch_size,
+        "machine": f"{platform.machine()} {platform.system()}",
+    }
