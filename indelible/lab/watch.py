@@ -1,0 +1,211 @@
+"""What a study is doing, read from its files: the live view of `run` and the output of `status`."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from indelible.lab.runs import SETTLED, RunState, Status
+
+_STYLES = {
+    Status.DONE: "green",
+    Status.RUNNING: "cyan",
+    Status.FAILED: "bold red",
+    Status.BLOCKED: "red",
+    Status.DIVERGED: "yellow",
+    Status.PLANNED: "dim",
+}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One look at a study."""
+
+    name: str
+    states: dict[str, RunState]  # by run id, in the plan's order
+    workers: int  # that share the remaining work: those of this launch, or those seen at work
+
+    @property
+    def by_stage(self) -> dict[str, Counter[str]]:
+        """Number of runs per stage and status, stages in the plan's order."""
+        stages: dict[str, Counter[str]] = {}
+        for state in self.states.values():
+            stages.setdefault(state.run.stage, Counter())[state.status.value] += 1
+        return stages
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Number of runs per status."""
+        return Counter(state.status.value for state in self.states.values())
+
+    @property
+    def running(self) -> list[RunState]:
+        """Runs that somebody works on."""
+        return [state for state in self.states.values() if state.status is Status.RUNNING]
+
+    @property
+    def is_settled(self) -> bool:
+        """True when no run can become ready any more."""
+        return all(state.status in SETTLED for state in self.states.values())
+
+    def seconds_left(self) -> float | None:
+        """Expected wall time from here, from the rate (cost per second) of finished runs; None before the first one.
+
+        The larger of the work shared evenly and the longest chain that is left.
+        """
+        timed = [
+            (state.run.cost, state.result["total_seconds"])
+            for state in self.states.values()
+            if state.result is not None and state.result.get("total_seconds") and state.status is Status.DONE
+        ]
+        seconds = sum(second for _, second in timed)
+        if seconds <= 0:
+            return None
+        rate = sum(cost for cost, _ in timed) / seconds
+        work, longest = 0.0, 0.0
+        ending: dict[str, float] = {}  # seconds until each run can have ended, at best
+        for run_id, state in self.states.items():
+            if state.status in SETTLED:
+                continue
+            left = state.run.cost * (1 - _fraction(state)) / rate
+            work += left
+            ending[run_id] = left + ending.get(state.run.parent or "", 0.0)
+            longest = max(longest, ending[run_id])
+        return max(work / max(1, self.workers), longest)
+
+    def as_json(self) -> dict[str, Any]:
+        """The snapshot for machines."""
+        return {
+            "study": self.name,
+            "runs": len(self.states),
+            "counts": {status.value: self.counts[status.value] for status in Status},
+            "by_stage": {stage: dict(counts) for stage, counts in self.by_stage.items()},
+            "running": [{"id": state.run.id, **_shown(state)} for state in self.running],
+            "failed": [
+                {"id": state.run.id, **{key: state.failure.get(key) for key in ("kind", "type", "message", "attempt")}}
+                for state in self.states.values()
+                if state.status is Status.FAILED and state.failure is not None
+            ],
+            "seconds_left": self.seconds_left(),
+            "is_settled": self.is_settled,
+        }
+
+
+def _shown(state: RunState) -> dict[str, Any]:
+    beat = state.lease.beat if state.lease is not None else {}
+    record = state.lease.record if state.lease is not None else None
+    keys = ("phase", "step", "total_steps", "loss", "tokens", "tokens_per_second", "seconds")
+    return {
+        "worker": record.worker if record is not None else None,
+        "attempt": state.lease.generation if state.lease is not None else None,
+        **{key: beat.get(key) for key in keys},
+    }
+
+
+def _fraction(state: RunState) -> float:
+    shown = _shown(state) if state.status is Status.RUNNING else {}
+    return min(1.0, (shown.get("step") or 0) / (shown.get("total_steps") or 1))
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: ``42 s``, ``3 min 05 s``, ``2 h 10 min``; ``?`` when not known."""
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _counts_line(counts: Counter[str]) -> Text:
+    parts = [
+        Text(f"{counts[status.value]} {status.value}", _STYLES[status]) for status in Status if counts[status.value]
+    ]
+    return Text(", ").join(parts)
+
+
+def render(snapshot: Snapshot, elapsed_seconds: float | None = None) -> RenderableType:
+    """The snapshot as a table of stages, a table of what is running, the failures, and the time left."""
+    stages = Table(box=None, pad_edge=False)
+    stages.add_column("stage")
+    for status in Status:
+        if snapshot.counts[status.value]:
+            stages.add_column(status.value, justify="right", style=_STYLES[status])
+    for stage, counts in snapshot.by_stage.items():
+        stages.add_row(stage, *(str(counts[status.value]) for status in Status if snapshot.counts[status.value]))
+    parts: list[RenderableType] = [Text(snapshot.name, "bold"), stages]
+    if snapshot.running:
+        running = Table(box=None, pad_edge=False)
+        widths = {"worker": 5, "run": 12, "phase": 10, "step": 9, "loss": 6, "tokens/s": 8}
+        for title, width in widths.items():
+            side: Literal["left", "right"] = "right" if title in ("step", "loss", "tokens/s") else "left"
+            running.add_column(title, justify=side, no_wrap=True, min_width=width)
+        for state in snapshot.running:
+            running.add_row(*_running_row(state))
+        parts += [Text(), running]
+    for state in snapshot.states.values():
+        if state.status is Status.FAILED and state.failure is not None:
+            message = str(state.failure.get("message", "")).strip().splitlines() or [""]
+            parts.append(Text(f"{state.run.id}: {state.failure.get('type')}: {message[0]}", "red"))
+    if not snapshot.is_settled:
+        clock = f"{duration(elapsed_seconds)} so far, " if elapsed_seconds is not None else ""
+        parts.append(Text(f"{clock}about {duration(snapshot.seconds_left())} left", "dim"))
+    return Group(*parts)
+
+
+def _short(run_id: str, width: int = 28) -> str:
+    """An id that fits a narrow terminal: its beginning and its last digits."""
+    return run_id if len(run_id) <= width else f"{run_id[: width - 7]}…{run_id[-6:]}"
+
+
+def _running_row(state: RunState) -> tuple[str, ...]:
+    shown = _shown(state)
+    step = f"{shown['step']}/{shown['total_steps']}" if shown["step"] is not None else ""
+    loss = f"{shown['loss']:.3f}" if shown["loss"] is not None else ""
+    speed = f"{shown['tokens_per_second']:,.0f}" if shown["tokens_per_second"] else ""
+    return str(shown["worker"] or "?"), _short(state.run.id), str(shown["phase"] or ""), step, loss, speed
+
+
+class PlainLines:
+    """Progress for logs and pipes: a line for each run that begins or ends, and now and then one for the whole."""
+
+    def __init__(self, console: Console, every_seconds: float = 30.0) -> None:
+        self._console = console
+        self._every = every_seconds
+        self._seen: dict[str, Status] | None = None
+        self._last = time.monotonic()
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Prints what is new."""
+        if self._seen is None:  # what was settled before the launch is no news
+            self._seen = {run_id: state.status for run_id, state in snapshot.states.items() if state.status in SETTLED}
+            self._say(summary(snapshot))
+        for run_id, state in snapshot.states.items():
+            if self._seen.get(run_id, Status.PLANNED) is not state.status:
+                self._seen[run_id] = state.status
+                self._say(f"{run_id}: {state.status.value}{_how_it_ended(state)}")
+        if time.monotonic() - self._last >= self._every:
+            self._last = time.monotonic()
+            self._say(f"{_counts_line(snapshot.counts).plain}; about {duration(snapshot.seconds_left())} left")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _how_it_ended(state: RunState) -> str:
+    if state.status is Status.DONE and state.result is not None and state.result.get("total_seconds") is not None:
+        return f" ({state.result.get('stop_reason')}, {duration(state.result['total_seconds'])})"
+    if state.status is Status.FAILED and state.failure is not None:
+        return f" ({state.failure.get('type')}: {state.failure.get('message')})"
+    return ""
+
+
+def summary(snapshot: Snapshot) -> str:
+    """One line: how the study stands."""
+    return f"{snapshot.name}: {_counts_line(snapshot.counts).plain or 'no stage runs'}"
