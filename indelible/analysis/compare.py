@@ -1,0 +1,129 @@
+"""Compares two arms in a results table: at equal settings, at equal L_ft, and at equal L_im."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from indelible.analysis.columns import setting_columns
+from indelible.analysis.inference import Paired, paired
+
+NUM_LEVELS = 33  # equally spaced losses at which two curves are compared
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Second arm against first."""
+
+    result: Paired
+    num_blocks: int  # settings (or curves) compared, the same for every seed
+    num_left_out: int  # settings that not every seed has in both arms, or curves without a common range
+    finetune_ids: tuple[str, ...]  # the chains behind it, by their last run
+
+
+def compare_at_equal_settings(
+    table: pl.DataFrame, first: pl.Expr, second: pl.Expr, loss: str, treatment: Sequence[str]
+) -> Comparison:
+    """Second minus first in ``loss``, at equal settings and seed, averaged over settings within each seed.
+
+    Args:
+        table: results table; only finished chains count.
+        first: which rows are the first arm.
+        second: which rows are the second arm.
+        treatment: the setting columns in which the arms differ; all others are held equal.
+    """
+    block = [name for name in setting_columns(table) if name not in treatment]
+    done = table.filter(pl.col("status") == "done").drop_nulls(loss)
+    keys = [*block, "seed"]
+    sides = []
+    for side, rows in (("first", done.filter(first)), ("second", done.filter(second))):
+        sides.append(rows.group_by(keys, maintain_order=True).agg(
+            pl.col(loss).mean().alias(side), pl.col("finetune_id").alias(f"{side}_ids")))  # fmt: skip
+    joined = sides[0].join(sides[1], on=keys, how="inner", nulls_equal=True, maintain_order="left")
+    all_blocks = pl.concat([side.select(block) for side in sides]).unique().height
+    kept = _balanced(joined, block)
+    differences = kept.with_columns(difference=pl.col("second") - pl.col("first"))
+    by_seed = differences.group_by("seed").agg(pl.col("difference").mean()).sort("seed")
+    ids = [run_id for side in ("first", "second") for ids in kept[f"{side}_ids"] for run_id in ids]
+    num_blocks = kept.select(block).unique().height
+    return Comparison(
+        result=paired(dict(by_seed.iter_rows())),
+        num_blocks=num_blocks,
+        num_left_out=all_blocks - num_blocks,
+        finetune_ids=tuple(dict.fromkeys(ids)),
+    )
+
+
+def compare_at_equal_loss(
+    table: pl.DataFrame, first: pl.Expr, second: pl.Expr, treatment: Sequence[str], *, equal: str, loss: str, axis: str
+) -> Comparison:
+    """Second minus first in ``loss`` where both arms have the same loss ``equal``.
+
+    For each seed and setting the chains along ``axis`` make a curve (``equal``, ``loss``), straight between
+    neighbours. The two curves are read at 33 equally spaced values of ``equal`` in the range that both cover, and
+    nowhere else: nothing is extrapolated. Where a curve passes a value twice, the lower ``loss`` counts: what one who
+    chooses the setting gets.
+
+    Args:
+        equal: the loss that is held equal: ``L_ft`` (axis ``finetune_lr``) or ``L_im`` (axis of stage 2).
+        axis: the setting that moves along a curve, e.g. ``finetune_lr``.
+    """
+    block = [name for name in setting_columns(table) if name not in (*treatment, axis)]
+    done = table.filter(pl.col("status") == "done").drop_nulls([equal, loss])
+    curves: list[dict[tuple[object, ...], pl.DataFrame]] = []
+    for rows in (done.filter(first), done.filter(second)):
+        groups = rows.sort(axis).group_by([*block, "seed"], maintain_order=True)
+        curves.append({key: group for key, group in groups if group[axis].n_unique() >= 2})
+    differences: dict[tuple[object, ...], dict[int, float]] = {}
+    ids: dict[tuple[object, ...], list[str]] = {}
+    for key in curves[0].keys() & curves[1].keys():
+        one, two = curves[0][key], curves[1][key]
+        difference = curve_gap(one.select(equal, loss).to_numpy(), two.select(equal, loss).to_numpy())
+        if difference is not None:
+            differences.setdefault(key[:-1], {})[int(key[-1])] = difference  # type: ignore[call-overload]
+            ids.setdefault(key[:-1], []).extend([*one["finetune_id"], *two["finetune_id"]])
+    asked = {key[:-1] for side in curves for key in side}
+    seeds = sorted({seed for values in differences.values() for seed in values})
+    whole = [block_key for block_key, values in differences.items() if len(values) == len(seeds)]
+    by_seed = {seed: float(np.mean([differences[key][seed] for key in whole])) for seed in seeds} if whole else {}
+    used = sorted({run_id for key in whole for run_id in ids[key]})
+    return Comparison(paired(by_seed), len(whole), len(asked) - len(whole), tuple(used))
+
+
+def curve_gap(first: ArrayLike, second: ArrayLike, num_levels: int = NUM_LEVELS) -> float | None:
+    """The mean of second minus first over the x range that both curves cover; None when there is none.
+
+    Args:
+        first: (N, 2), in the order of the setting that moves along the curve.
+        second: (M, 2), likewise.
+    """
+    one, two = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    low = max(one[:, 0].min(), two[:, 0].min())
+    high = min(one[:, 0].max(), two[:, 0].max())
+    if not low < high:
+        return None
+    levels = np.linspace(low, high, num_levels)
+    return float((lower_branch(two, levels) - lower_branch(one, levels)).mean())
+
+
+def lower_branch(curve: ArrayLike, levels: ArrayLike) -> NDArray[np.float64]:
+    """The lowest y at which the polyline ``curve`` (N, 2) passes each x of ``levels``; NaN outside of its range."""
+    points = np.asarray(curve, dtype=np.float64)
+    x = np.asarray(levels, dtype=np.float64)[:, None]
+    start, end = points[:-1], points[1:]
+    low, high = np.minimum(start[:, 0], end[:, 0]), np.maximum(start[:, 0], end[:, 0])
+    width = end[:, 0] - start[:, 0]
+    share = np.divide(x - start[:, 0], width, out=np.zeros((len(x), len(width))), where=width != 0)
+    y = start[:, 1] + share * (end[:, 1] - start[:, 1])
+    y = np.where(width == 0, np.minimum(start[:, 1], end[:, 1]), y)
+    inside = (x >= low) & (x <= high)
+    lowest = np.where(inside, y, np.inf).min(axis=1)
+    return np.where(np.isinf(lowest), np.nan, lowest)
+
+
+def _balanced(joined: pl.DataFrame, block: list[str]) -> pl.DataFrame:
+    """Only blocks that every seed has, so that no seed's mean is over other settings than another's."""
+    num_seeds = joined["seed"].n_unique()
+    return joined.filter(pl.col("seed").n_unique().over(block) == num_seeds) if block else joined

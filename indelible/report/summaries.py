@@ -1,0 +1,111 @@
+"""The small tables of the page: verdicts by claim, noise floor by arm, frontiers by arm."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from indelible.analysis.arms import settings_text, word
+from indelible.analysis.claims import paper_verdicts
+from indelible.analysis.columns import setting_columns, varying
+from indelible.analysis.frontier import (
+    additive_epsilon,
+    edge_flags,
+    hypervolume,
+    lower_left_hull,
+    pareto_set,
+    reference_point,
+)
+from indelible.analysis.inference import detectable_unpaired, noise_floor
+from indelible.analysis.verdicts import CONTRADICTED, INCONCLUSIVE, NOT_TESTED, SUPPORTED, Verdict
+
+_ORDER = (CONTRADICTED, SUPPORTED, INCONCLUSIVE, NOT_TESTED)
+
+
+@dataclass(frozen=True)
+class ClaimRow:
+    """One claim: what this study says, scope by scope, and what the paper's own values say."""
+
+    claim: str
+    source: str
+    text: str
+    overall: str  # the verdict of the scopes together; "mixed" where they differ
+    scopes: tuple[Verdict, ...]
+    paper: str  # e.g. "supported in 6 of 7"
+
+
+def claim_rows(verdicts: Sequence[Verdict]) -> list[ClaimRow]:
+    """Claims in the paper's order, untested ones last."""
+    own: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        own.setdefault(verdict.claim, []).append(verdict)
+    papers: dict[str, list[str]] = {}
+    for verdict in paper_verdicts():
+        papers.setdefault(verdict.claim, []).append(verdict.finding.verdict)
+    rows = []
+    for claim, group in own.items():
+        kinds = {one.finding.verdict for one in group}
+        overall = kinds.pop() if len(kinds) == 1 else "mixed"
+        rows.append(ClaimRow(claim, group[0].source, group[0].text, overall, tuple(group), _tally(papers[claim])))
+    return sorted(rows, key=lambda row: row.overall == NOT_TESTED)
+
+
+def verdict_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """Number of findings of each verdict, those without any left out."""
+    counts = {kind: sum(one.finding.verdict == kind for one in verdicts) for kind in _ORDER}
+    return {kind: count for kind, count in counts.items() if count}
+
+
+def noise_rows(table: pl.DataFrame) -> list[dict[str, str]]:
+    """The noise floor of L_im and L_ret by arm, and the paired effect that such noise would hide."""
+    seeds = table.filter(pl.col("status") == "done")["seed"].n_unique()
+    if seeds < 2:
+        return []
+    floors = {loss: noise_floor(table, loss) for loss in ("L_im", "L_ret")}
+    keys = [name for name in floors["L_ret"].columns if name not in ("sd", "num_settings", "degrees_of_freedom")]
+    names = varying(floors["L_ret"], keys) if floors["L_ret"].height else []
+    rows = []
+    for im, ret in zip(floors["L_im"].iter_rows(named=True), floors["L_ret"].iter_rows(named=True), strict=True):
+        rows.append({
+            "arm": settings_text(ret, names) or "all", "settings": str(ret["num_settings"]),
+            "L_im sd": f"{im['sd']:.4f}", "L_ret sd": f"{ret['sd']:.4f}",
+            "unpaired detectable": f"{detectable_unpaired(ret['sd'], seeds):.4f}",
+        })  # fmt: skip
+    return rows
+
+
+def frontier_rows(labelled: pl.DataFrame) -> tuple[list[dict[str, str]], str]:
+    """Frontier measures by arm in (L_ft, L_ret), and the reference point in words."""
+    done = labelled.filter(pl.col("status") == "done").drop_nulls(["L_ft", "L_ret"])
+    if done.height == 0:
+        return [], ""
+    settings = setting_columns(done)
+    means = done.group_by([*settings, "series"], maintain_order=True).agg(pl.col("L_ft", "L_ret").mean())
+    clouds = {key[0]: part for key, part in means.group_by("series", maintain_order=True)}
+    points = {key: part.select("L_ft", "L_ret").to_numpy() for key, part in clouds.items()}
+    reference = reference_point(*points.values())
+    first = next(iter(points.values()))
+    swept = [
+        name for name in varying(done, settings) if done.schema[name].is_numeric() and name.endswith(("_lr", "_size"))
+    ]
+    rows = []
+    for key, part in clouds.items():
+        flags = edge_flags(part, "L_ft", "L_ret", swept)
+        ends = {"low_x": "best L_ft", "low_y": "best L_ret"}
+        rows.append({
+            "arm": str(key), "chains": str(part.height), "Pareto": str(len(pareto_set(points[key]))),
+            "hull": str(len(lower_left_hull(points[key]))), "hypervolume": f"{hypervolume(points[key], reference):.4f}",
+            "ε to first arm": f"{additive_epsilon(points[key], first):+.4f}",
+            "ends at the edge of the grid": "; ".join(
+                f"{ends[flag.end]} at the {flag.side} {word(flag.setting)}" for flag in flags) or "no",
+        })  # fmt: skip
+    return rows, f"L_ft {reference[0]:.3f}, L_ret {reference[1]:.3f}"
+
+
+def _tally(kinds: Sequence[str]) -> str:
+    tested = [kind for kind in kinds if kind != NOT_TESTED]
+    if not tested:
+        return NOT_TESTED
+    if len(set(tested)) == 1:
+        return tested[0] if len(tested) == 1 else f"{tested[0]} in all {len(tested)}"
+    return ", ".join(f"{kind} in {tested.count(kind)}" for kind in _ORDER if kind in tested)

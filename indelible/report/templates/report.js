@@ -1,0 +1,138 @@
+"use strict";
+(() => {
+  const payload = JSON.parse(document.getElementById("payload").textContent);
+  const rows = {};
+  for (const [name, packed] of Object.entries(payload.datasets)) rows[name] = unpack(packed);
+  rows.chains = rows.table.filter((row) => row.chain !== null);
+  const views = {};
+  window.report = { views, rows };
+
+  /** Columns (text as codes) to rows. */
+  function unpack(packed) {
+    const names = Object.keys(packed.columns);
+    const columns = names.map((name) => {
+      const column = packed.columns[name];
+      return Array.isArray(column) ? column : column.codes.map((code) => column.values[code]);
+    });
+    const result = new Array(packed.length);
+    for (let i = 0; i < packed.length; i++) {
+      const row = {};
+      for (let j = 0; j < names.length; j++) row[names[j]] = columns[j][i];
+      result[i] = row;
+    }
+    return result;
+  }
+
+  // ---- theme
+  const THEMES = ["auto", "light", "dark"];
+  const systemDark = window.matchMedia("(prefers-color-scheme: dark)");
+  let chosen = "auto";
+  const mode = () => (chosen === "auto" ? (systemDark.matches ? "dark" : "light") : chosen);
+  const button = document.getElementById("theme");
+  button.addEventListener("click", () => {
+    chosen = THEMES[(THEMES.indexOf(chosen) + 1) % THEMES.length];
+    button.textContent = "theme: " + chosen;
+    if (chosen === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = chosen;
+    drawAll();
+  });
+  systemDark.addEventListener("change", drawAll);
+
+  // ---- charts
+  /** Fits a specification to the width: views side by side while each has room, else below each other. */
+  function fitted(spec, width) {
+    const copy = structuredClone(spec);
+    const axis = 62;
+    if (copy.concat) {
+      const columns = Math.max(1, Math.min(copy.columns || 2, Math.floor(width / 360)));
+      copy.columns = columns;
+      for (const view of copy.concat) {
+        const was = view.width;
+        view.width = Math.max(200, Math.floor(width / columns) - axis - 12);
+        if (view.height && view.width < was * 0.75) view.height = Math.min(view.height, Math.max(210, view.width));
+      }
+    } else {
+      copy.width = width - 4;
+      copy.autosize = { type: "fit-x", contains: "padding" };
+    }
+    return copy;
+  }
+
+  async function draw(figure) {
+    const element = document.getElementById("chart-" + figure.name);
+    const spec = fitted(figure.spec, element.clientWidth);
+    spec.datasets = {};
+    for (const name of figure.datasets) spec.datasets[name] = rows[name];
+    for (const name of figure.shared) spec.datasets[name] = rows.chains;
+    const config = structuredClone(payload.themes[mode()]);
+    config.axisY.labelLimit = Math.max(90, Math.min(340, 0.4 * element.clientWidth));
+    if (element.clientWidth < 640) config.legend.columns = 2;
+    if (views[figure.name]) views[figure.name].finalize();
+    const result = await vegaEmbed(element, spec, {
+      mode: "vega-lite", actions: false, renderer: figure.is_dense ? "canvas" : "svg", config,
+    });
+    views[figure.name] = result.view;
+  }
+
+  async function drawAll() {
+    for (const figure of payload.figures) await draw(figure);
+    document.documentElement.dataset.ready = mode();
+  }
+  let lastWidth = window.innerWidth;
+  let timer = null;
+  window.addEventListener("resize", () => {
+    if (window.innerWidth === lastWidth) return;
+    lastWidth = window.innerWidth;
+    clearTimeout(timer);
+    timer = setTimeout(drawAll, 200);
+  });
+
+  // ---- table
+  const SHOWN = ["status", "settings", "seed", "L_im", "L_ret", "L_ft", "L_pre", "L_pre_post", "posttrain_stop_reason", "finetune_id", "posttrain_id", "pretrain_id"];
+  const STEP = 25;
+  let shown = STEP;
+  let sortBy = null;
+  function drawTable() {
+    const table = document.getElementById("table");
+    let list = rows.table;
+    if (sortBy) {
+      const { name, sign } = sortBy;
+      list = [...list].sort((a, b) => sign * compare(a[name], b[name]));
+    }
+    const head = table.createTHead ? document.createElement("thead") : null;
+    const headRow = head.insertRow();
+    for (const name of SHOWN) {
+      const cell = document.createElement("th");
+      cell.textContent = name + (sortBy && sortBy.name === name ? (sortBy.sign > 0 ? " ↑" : " ↓") : "");
+      cell.addEventListener("click", () => {
+        sortBy = { name, sign: sortBy && sortBy.name === name ? -sortBy.sign : 1 };
+        drawTable();
+      });
+      headRow.append(cell);
+    }
+    const body = document.createElement("tbody");
+    for (const row of list.slice(0, shown)) {
+      const line = body.insertRow();
+      for (const name of SHOWN) {
+        const cell = line.insertCell();
+        const value = row[name];
+        if (typeof value === "number") {
+          cell.className = "number";
+          cell.textContent = name === "seed" ? value : value.toFixed(4);
+        } else cell.textContent = value === null ? "–" : value;
+        if (name === "status") cell.className = "word chip-" + value;
+      }
+    }
+    table.replaceChildren(head, body);
+    document.getElementById("count").textContent = `${Math.min(shown, list.length)} of ${list.length} chains`;
+    document.getElementById("more").hidden = shown >= list.length;
+  }
+  function compare(a, b) {
+    if (a === null || b === null) return (a === null) - (b === null);
+    return a < b ? -1 : a > b ? 1 : 0;
+  }
+  document.getElementById("more").addEventListener("click", () => { shown += 10 * STEP; drawTable(); });
+
+  drawTable();
+  drawAll();
+})();

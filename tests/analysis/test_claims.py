@@ -1,0 +1,226 @@
+"""The rules over made-up studies with a known answer, and over the paper's own values."""
+
+import re
+
+import polars as pl
+import pytest
+from fake_study import FakeStudy, write_fake_study
+
+from indelible.analysis.claims import CLAIMS, paper_verdicts, study_verdicts
+from indelible.analysis.rules import flat, interior, monotone
+from indelible.analysis.table import read_table
+from indelible.analysis.verdicts import VERDICTS, judge
+
+
+def table_of(tmp_path, **settings):
+    settings = {"fractions": (0.0, 0.25, 0.5, 1.0), "is_traced": False, "noise": 0.002, "seeds": range(5)} | settings
+    return read_table(write_fake_study(tmp_path, FakeStudy(**settings)))
+
+
+def by_claim(verdicts):
+    found = {}
+    for verdict in verdicts:
+        found.setdefault(verdict.claim, []).append(verdict.finding)
+    return found
+
+
+# ---- studies with a known answer
+
+
+def test_a_study_with_the_effect(tmp_path):
+    found = by_claim(study_verdicts(table_of(tmp_path)))
+    assert set(found) == {claim.name for claim in CLAIMS}
+    for claim in ("retained-lower", "less-erased", "retained-falls-steadily", "hand-over-flat"):
+        assert [one.verdict for one in found[claim]] == ["supported", "supported"]  # one for each |D_post|
+    assert [one.verdict for one in found["frontier-retained"]] == ["supported"]
+    assert [one.verdict for one in found["equal-ft"]] == ["supported"]
+    assert [one.verdict for one in found["equal-im"]] == ["supported"]
+    for claim in ("matched-best-inside", "mixing-helps-lora", "replay-adds-ft"):
+        assert [one.verdict for one in found[claim]] == ["not tested"]
+    one = found["retained-lower"][0]
+    assert one.scope == "pico · general>music>chemistry · |D_post| 10k"
+    assert one.low < one.effect < one.high < 0
+    assert one.num_seeds == 5
+    assert abs(one.effect) > one.detectable
+    assert one.num_same_sign == 5
+    assert len(one.run_ids) == 2 * 3 * 5
+
+
+def test_a_study_with_the_opposite_effect(tmp_path):
+    found = by_claim(study_verdicts(table_of(tmp_path, benefit=-0.4)))
+    for claim in ("retained-lower", "less-erased", "retained-falls-steadily", "frontier-retained", "equal-ft"):
+        assert {one.verdict for one in found[claim]} == {"contradicted"}
+
+
+def test_noise_above_the_effect_is_inconclusive(tmp_path):
+    found = by_claim(study_verdicts(table_of(tmp_path, benefit=0.01, noise=0.05, seeds=range(3))))
+    for claim in ("retained-lower", "retained-falls-steadily", "frontier-retained"):
+        assert {one.verdict for one in found[claim]} == {"inconclusive"}
+
+
+def test_one_seed_is_inconclusive_whatever_it_shows(tmp_path):
+    verdicts = study_verdicts(table_of(tmp_path, seeds=(0,)))
+    found = by_claim(verdicts)
+    assert {one.finding.verdict for one in verdicts} == {"inconclusive", "not tested"}
+    assert {one.reading for one in found["retained-lower"]} == {"supported"}
+    assert all(one.finding.low is None and one.finding.detectable is None for one in verdicts)
+
+
+def test_compute_matched_claims(tmp_path):
+    found = by_claim(study_verdicts(table_of(tmp_path, allocation="matched")))
+    assert {one.verdict for one in found["matched-hand-over-higher"]} == {"supported"}
+    assert {one.verdict for one in found["retained-lower"]} == {"not tested"}
+
+
+def test_series_of_other_treatments(tmp_path):
+    table = table_of(
+        tmp_path, dropouts=(0.0, 0.05), replays=(0.0, 0.01), methods=("full", "lora"), fractions=(0.0, 1.0)
+    )
+    found = by_claim(study_verdicts(table))
+    assert {one.verdict for one in found["mixing-helps-lora"]} == {"supported"}
+    assert {one.verdict for one in found["mixing-beats-dropout"]} == {"supported"}
+    assert all(one.verdict != "not tested" for name in ("dropout-adds-ft", "replay-adds-ft") for one in found[name])
+
+
+def test_family_wise_takes_weak_verdicts_back(tmp_path):
+    table = table_of(tmp_path, noise=0.008, seeds=range(4), benefit=0.15)
+    alone, family = study_verdicts(table), study_verdicts(table, is_family_wise=True)
+    counts = [sum(one.finding.verdict == "supported" for one in verdicts) for verdicts in (alone, family)]
+    assert counts[1] < counts[0]
+    for one, other in zip(alone, family, strict=True):
+        if one.finding.p is not None:
+            assert other.finding.p_adjusted >= one.finding.p
+        if other.finding.verdict == "supported":
+            assert other.finding.p_adjusted <= 0.05
+
+
+def test_a_family_keeps_what_is_clear(tmp_path):
+    table = table_of(tmp_path, noise=0.0005, seeds=range(6))
+    for claim in by_claim(study_verdicts(table, is_family_wise=True)).items():
+        if claim[0] in ("hand-over-flat", "retained-lower", "frontier-retained", "less-erased"):
+            assert {one.verdict for one in claim[1]} == {"supported"}
+
+
+def test_frontiers_that_cross_are_contradicted_by_a_level(tmp_path):
+    table = table_of(
+        tmp_path, fractions=(0.0, 1.0), noise=0.0005, seeds=range(6), finetune_lrs=(1e-4, 3e-4, 1e-3, 3e-3)
+    )
+    worse = (pl.col("exposure_fraction") == 1) & (pl.col("finetune_lr") >= 1e-3)
+    crossed = table.with_columns(pl.when(worse).then(pl.col("L_ret") + 0.45).otherwise("L_ret").alias("L_ret"))
+    (found,) = by_claim(study_verdicts(crossed))["frontier-retained"]
+    assert found.effect < 0
+    assert (found.verdict, found.reading) == ("contradicted", "contradicted")
+    assert found.p < 0.05
+    assert by_claim(study_verdicts(table))["frontier-retained"][0].verdict == "supported"
+
+
+def curve(values):
+    """A table whose L_ret over lambda is ``values`` (nearly) at each of five seeds."""
+    rows = [
+        {"status": "done", "seed": seed, "scale": "pico", "pipeline": "a>b>c", "post_tokens": 1, "allocation": "full",
+         "exposure_fraction": number / (len(values) - 1), "L_ret": value + 0.1 * seed + 1e-4 * ((seed + number) % 3),
+         "posttrain_global_batch_size": 1, "L_im": value, "finetune_id": f"f-{seed}-{number}", "arm": "",
+         "exposure_mode": "add", "placement": "uniform"}
+        for seed in range(5) for number, value in enumerate(values)
+    ]  # fmt: skip
+    names = ["posttrain_global_batch_size", "L_im"]
+    frame = pl.DataFrame(rows)
+    return frame.select(*[name for name in frame.columns if name not in names], *names)
+
+
+@pytest.mark.parametrize(
+    ("values", "steady", "inside"),
+    [
+        ([2.0, 1.8, 1.6, 1.4], "supported", "contradicted"),
+        ([2.0, 1.6, 1.5, 1.8], "contradicted", "supported"),
+        ([1.4, 1.6, 1.8, 2.0], "contradicted", "contradicted"),
+        ([2.0, 1.5, 1.5, 1.5], "inconclusive", "inconclusive"),
+    ],
+)
+def test_shapes_over_lambda(values, steady, inside):
+    table = curve(values)
+    assert monotone("L_ret", "full")(table)[0].verdict == steady
+    assert interior("L_ret", "full")(table)[0].verdict == inside
+
+
+@pytest.mark.parametrize(("end", "verdict"), [(2.01, "supported"), (2.1, "contradicted"), (2.03, "inconclusive")])
+def test_flat_needs_the_whole_interval_within_the_margin(end, verdict):
+    assert flat("L_ret", "full")(curve([2.0, 3.0, end]))[0].verdict == verdict
+
+
+def test_no_claim_is_judged_twice_or_named_twice():
+    names = [claim.name for claim in CLAIMS]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z-]+", name) for name in names)
+    assert all(claim.text.endswith(".") and claim.source for claim in CLAIMS)
+
+
+def test_an_empty_table_tests_nothing(tmp_path):
+    table = table_of(tmp_path, seeds=(0,)).clear()
+    assert {one.finding.verdict for one in study_verdicts(table)} == {"not tested"}
+    assert judge([], table) == []
+
+
+# ---- the paper's own values
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return {(one.claim, one.finding.scope): one.finding for one in paper_verdicts()}
+
+
+FIGURE_3 = "135m · C4>MusicPile>ChemPile · |D_post| {}M"
+
+
+@pytest.mark.parametrize(
+    ("claim", "scope", "verdict"),
+    [
+        ("matched-retained-falls-steadily", FIGURE_3.format(30), "contradicted"),
+        ("matched-retained-falls-steadily", FIGURE_3.format(150), "contradicted"),
+        ("matched-retained-falls-steadily", FIGURE_3.format(300), "contradicted"),
+        ("matched-retained-lower", FIGURE_3.format(30), "contradicted"),
+        ("matched-retained-lower", FIGURE_3.format(150), "contradicted"),
+        ("matched-retained-lower", FIGURE_3.format(300), "supported"),
+        ("matched-best-inside", FIGURE_3.format(30), "supported"),
+        ("matched-best-inside", FIGURE_3.format(150), "supported"),
+        ("matched-best-inside", FIGURE_3.format(300), "supported"),
+        ("retained-falls-steadily", FIGURE_3.format(30), "contradicted"),
+        ("retained-falls-steadily", FIGURE_3.format(150), "supported"),
+        ("retained-falls-steadily", FIGURE_3.format(300), "supported"),
+        ("hand-over-flat", FIGURE_3.format(30), "supported"),
+        ("hand-over-flat", FIGURE_3.format(300), "supported"),
+        ("frontier-retained", "135m · C4>MusicPile>ChemPile", "supported"),
+        ("frontier-retained", "135m · C4>MusicPile>FLAN", "supported"),
+        ("frontier-retained", "135m · C4>FLAN>ChemPile", "supported"),
+        ("frontier-retained", "135m · C4>FLAN>MusicPile", "supported"),
+        ("frontier-retained", "1b · C4>FLAN>ChemPile", "contradicted"),  # Figure 9 left
+        ("replay-adds-general", "135m · C4>MusicPile>ChemPile", "contradicted"),  # Figure 5a right
+        ("mixing-beats-replay", "135m · C4>MusicPile>FLAN", "contradicted"),  # Figure 6b right
+        ("mixing-beats-dropout", "1b · C4>MusicPile>FLAN", "contradicted"),  # Figure 12
+    ],
+)
+def test_the_papers_values_against_its_claims(paper, claim, scope, verdict):
+    assert paper[claim, scope].verdict == verdict
+
+
+def numbers(text):
+    return [float(number) for number in re.findall(r"[-+]\d+\.\d+", text)]
+
+
+def test_the_size_of_the_papers_contradictions(paper):
+    steps = paper["retained-falls-steadily", FIGURE_3.format(30)]
+    assert "λ 0.5 to 0.75, 0.75 to 1" in steps.detail
+    figure_9 = paper["frontier-retained", "1b · C4>FLAN>ChemPile"]
+    assert numbers(figure_9.detail)[-1] == pytest.approx(0.318, abs=5e-4)
+    replay = paper["replay-adds-general", "135m · C4>MusicPile>ChemPile"]
+    assert numbers(replay.detail) == [pytest.approx(0.305, abs=5e-3), pytest.approx(0.34, abs=5e-3)]
+    assert "(1.50 to 1.57)" in replay.detail
+    alone = paper["mixing-beats-replay", "135m · C4>MusicPile>FLAN"]
+    share = int(re.search(r"lower on (\d+)%", alone.detail)[1])
+    assert 100 - share == pytest.approx(74, abs=1)
+
+
+def test_the_paper_has_one_seed_and_no_interval(paper):
+    assert {one.num_seeds for one in paper.values()} <= {0, 1}
+    assert all(one.low is None and one.p is None for one in paper.values())
+    assert {one.verdict for one in paper.values()} <= set(VERDICTS)

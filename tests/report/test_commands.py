@@ -1,0 +1,88 @@
+"""The commands results and report, as a user calls them."""
+
+import io
+import json
+
+import polars as pl
+import pytest
+import typer
+from fake_study import FakeStudy, write_fake_study
+from typer.testing import CliRunner
+
+from indelible.analysis.table import read_table
+from indelible.cli.analysis_commands import register
+from indelible.errors import UserError
+
+
+@pytest.fixture
+def app():
+    application = typer.Typer()
+    register(application)
+    return application
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_fake_study(tmp_path_factory.mktemp("study") / "run", FakeStudy(seeds=(0, 1)))
+
+
+def call(app, *arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
+
+
+def test_results_prints_csv_and_json(app, folder):
+    table = read_table(folder)
+    assert pl.read_csv(io.StringIO(call(app, "results", folder).stdout)).height == table.height
+    assert json.loads(call(app, "results", folder, "--format", "json").stdout) == table.to_dicts()
+
+
+def test_results_writes_parquet_beside_the_plan(app, folder, tmp_path):
+    assert call(app, "results", folder, "--format", "parquet").exit_code == 0
+    assert pl.read_parquet(folder / "results.parquet").equals(read_table(folder))
+    assert call(app, "results", folder, "-o", tmp_path / "x.csv").exit_code == 0
+    assert (tmp_path / "x.csv").read_text().startswith("study,scale,pipeline")
+
+
+def test_report_writes_one_file(app, folder, tmp_path):
+    done = call(app, "report", folder, "-o", tmp_path / "page.html")
+    assert done.exit_code == 0
+    assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_folder_without_a_plan_is_refused(app, tmp_path):
+    for command in ("results", "report"):
+        error = call(app, command, tmp_path).exception
+        assert isinstance(error, UserError)
+        assert "it has no plan.json" in str(error)
+
+
+def test_verdicts_of_a_study(app, folder):
+    shown = call(app, "verdicts", folder).stdout
+    assert "retained-lower" in shown
+    assert "for each finding by itself" in shown
+    assert "together (Holm)" in call(app, "verdicts", folder, "--family-wise").stdout
+    rows = json.loads(call(app, "verdicts", folder, "--json").stdout)
+    row = next(row for row in rows if row["claim"] == "retained-lower")
+    assert {"verdict", "effect", "low", "high", "num_seeds", "run_ids", "detectable", "p"} <= set(row)
+    assert row["num_seeds"] == 2
+    assert set(row["run_ids"]) <= set(read_table(folder)["finetune_id"])
+
+
+def test_verdicts_of_the_paper(app):
+    assert "face value: one seed" in " ".join(call(app, "verdicts", "--paper").stdout.split())
+    rows = json.loads(call(app, "verdicts", "--paper", "--json").stdout)
+    assert {"supported", "contradicted", "not tested"} <= {row["verdict"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give either the folder of a study run or --paper"),
+        (("DIR", "--paper"), "give either the folder of a study run or --paper"),
+        (("--paper", "--family-wise"), "the paper has one seed, so there is no p value to adjust"),
+    ],
+)
+def test_verdicts_refuses_unclear_requests(app, arguments, message):
+    error = call(app, "verdicts", *arguments).exception
+    assert isinstance(error, UserError)
+    assert message in str(error)

@@ -1,0 +1,137 @@
+"""The figures: what is drawn when, and the files for a paper."""
+
+import json
+
+import polars as pl
+import pytest
+from fake_study import FakeStudy, write_fake_study
+
+from indelible.analysis.runs import read_study_run
+from indelible.report.contents import Contents, report_contents
+from indelible.report.export import write_figures
+from indelible.report.figure import CATEGORY, INK, MUTED, ORDINAL, PAPER, VERDICT_COLORS, theme
+
+
+def contents_of(folder, **settings):
+    return report_contents(read_study_run(write_fake_study(folder, FakeStudy(**settings))))
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory) -> Contents:
+    return contents_of(tmp_path_factory.mktemp("study"))
+
+
+def test_each_figure_is_written_as_pdf_svg_png_and_csv(contents, tmp_path):
+    figures = [contents.figures[name] for name in ("tradeoff", "effects")]
+    files = {path.name: path for path in write_figures(figures, tmp_path / "figures")}
+    assert {"tradeoff.pdf", "tradeoff.svg", "tradeoff.png", "tradeoff-chains.csv", "tradeoff-frontiers.csv",
+            "effects.pdf", "effects.svg", "effects.png", "effects-effects.csv"} == set(files)  # fmt: skip
+    assert files["effects.pdf"].read_bytes().startswith(b"%PDF")
+    assert files["effects.png"].read_bytes().startswith(b"\x89PNG")
+    svg = files["tradeoff.svg"].read_text()
+    assert "loss on D_ft" in svg
+    assert svg.count("<path") > contents.table.height  # one mark a chain and view, and more
+    written = pl.read_csv(files["tradeoff-chains.csv"])
+    assert written["L_ret"].to_list() == contents.table["L_ret"].to_list()
+
+
+def test_page_and_files_come_from_one_definition(contents):
+    for name, figure in contents.figures.items():
+        assert figure.name == name
+        named = {part["name"] for part in find(figure.specification(), "data")}
+        assert named == set(figure.data)
+
+
+def find(value, key):
+    if isinstance(value, dict):
+        yield from ([value[key]] if key in value and isinstance(value[key], dict) else [])
+        for child in value.values():
+            yield from find(child, key)
+    elif isinstance(value, list):
+        for child in value:
+            yield from find(child, key)
+
+
+def test_lambda_means_are_over_seeds(contents):
+    data = contents.figures["lambda"].data
+    point = {"exposure_fraction": 0.5, "post_tokens": 10_000}
+    own = contents.table.filter(**point, finetune_lr=3e-4)
+    row = data["lambda_mean"].filter(**point, loss="L_ret", slice="stage-3 LR 0.0003").row(0, named=True)
+    assert row["mean"] == pytest.approx(own["L_ret"].mean())
+    assert row["n"] == 3
+    over_rates = data["lambda_mean"].filter(**point, loss="L_ret", slice="mean over stage-3 LR").row(0, named=True)
+    assert over_rates["mean"] == pytest.approx(contents.table.filter(**point)["L_ret"].mean())
+    assert data["lambda_paper"].height == 30
+
+
+def test_a_matched_study_stands_beside_figure_3b(tmp_path):
+    figure = contents_of(tmp_path, allocation="matched").figures["lambda"]
+    assert figure.data["lambda_paper"]["panel"].unique().to_list() == ["b"]
+    assert "Figure 3b" in figure.caption
+
+
+def test_differences_are_paired(contents):
+    data = contents.figures["difference"].data["differences"]
+    row = data.filter(loss="L_ret", post_tokens=10_000, exposure_fraction=1.0).row(0, named=True)
+    table = contents.table.filter(post_tokens=10_000)
+    arms = [table.filter(exposure_fraction=value).sort("seed", "finetune_lr")["L_ret"] for value in (1.0, 0.0)]
+    assert row["effect"] == pytest.approx((arms[0] - arms[1]).mean())
+    assert row["low"] < row["effect"] < row["high"]
+
+
+def test_no_bars_below_three_seeds(tmp_path):
+    two = contents_of(tmp_path, seeds=(0, 1)).figures
+    three_bars = [json.dumps(two[name].specification()).count('"low"') for name in ("lambda", "difference")]
+    assert all(count <= 2 for count in three_bars)  # in tooltips only
+    assert "Bars: 95" not in two["lambda"].caption
+
+
+def test_curves_show_stage_results_and_the_ledger_its_tokens(contents):
+    curves = contents.figures["curves"].data["curves"]
+    results = curves.filter(pl.col("is_result"))
+    row = contents.table.row(0, named=True)
+    own = results.filter(pl.col("run") == row["finetune_id"], pl.col("what") == "music").row(0, named=True)
+    assert own["value"] == row["L_ret"]
+    assert own["equal"] == 3.0
+    ledger = contents.figures["ledger"].data["ledger"]
+    arm = ledger.filter(pl.col("label") == "λ 1 · |D_post| 100k")
+    assert arm.height == 50
+    assert arm["tokens"].sum() == 100_000
+    assert arm["share"].to_list() == pytest.approx([2_000 / 42_000] * 50)
+
+
+def test_figures_without_their_data_are_left_out(tmp_path):
+    bare = contents_of(tmp_path, is_traced=False, fractions=(0.0,), post_tokens=(10_000,), finetune_lrs=(1e-3,))
+    assert set(bare.figures) == {"tradeoff", "settings", "curves", "cost"} - {"settings"}
+    assert bare.verdicts == {"not tested": len(bare.claims)}
+
+
+def test_frontier_measures_and_noise_by_arm(contents):
+    assert [row["arm"] for row in contents.frontiers] == ["λ 0", "λ 0.5", "λ 1"]
+    volumes = [float(row["hypervolume"]) for row in contents.frontiers]
+    assert volumes == sorted(volumes)
+    assert "best L_ret at the smallest stage-3 LR" in contents.frontiers[0]["ends at the edge of the grid"]
+    assert [row["arm"] for row in contents.noise] == ["λ 0", "λ 0.5", "λ 1"]
+    assert all(float(row["L_ret sd"]) > 0 for row in contents.noise)
+
+
+def luminance(color):
+    parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_marks_and_text_stand_out_from_the_background(mode):
+    for color in [*CATEGORY[mode], *ORDINAL[mode], *VERDICT_COLORS.values()]:
+        assert contrast(color, PAPER[mode]) >= 3
+    for color in (INK[mode], MUTED[mode]):
+        assert contrast(color, PAPER[mode]) >= 4.5
+    ramp = [luminance(color) for color in ORDINAL[mode]]
+    assert ramp == sorted(ramp, reverse=True)
+    assert theme(mode)["range"]["category"] == CATEGORY[mode]
