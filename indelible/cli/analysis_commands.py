@@ -1,0 +1,130 @@
+"""The commands that read a run folder: results, report, verdicts."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from indelible.analysis.claims import paper_verdicts, study_verdicts
+from indelible.analysis.paper import CITATION
+from indelible.analysis.runs import read_study_run
+from indelible.analysis.summary import summary_text
+from indelible.analysis.table import read_table, table_bytes, write_table
+from indelible.analysis.verdicts import CONTRADICTED, NOT_TESTED, SUPPORTED, Verdict
+from indelible.errors import UserError
+from indelible.files import write_text
+from indelible.report.contents import report_contents
+from indelible.report.export import write_figures
+from indelible.report.page import report_html
+
+_Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `indelible run --out` wrote.")]
+
+_COLORS = {SUPPORTED: typer.colors.GREEN, CONTRADICTED: typer.colors.RED}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the application."""
+    app.command("results")(results)
+    app.command("report")(report)
+    app.command("verdicts")(verdicts)
+
+
+def results(
+    folder: _Folder,
+    format_name: Annotated[str, typer.Option("--format", help="csv, json or parquet.")] = "csv",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="File; parquet goes to DIR/results.parquet."),
+    ] = None,
+    is_summary: Annotated[bool, typer.Option("--summary", help="Print mean and spread over seeds by arm.")] = False,
+) -> None:
+    """Prints or writes the results table: one row a chain, losses in nats per token."""
+    table = read_table(folder)
+    if is_summary:
+        typer.echo(summary_text(table))
+        return
+    if output is None and format_name == "parquet":
+        output = folder / "results.parquet"
+    if output is None:
+        sys.stdout.write(table_bytes(table, format_name).decode())
+        return
+    write_table(table, output, format_name)
+    typer.echo(f"{output}: {table.height} chains")
+
+
+def report(
+    folder: _Folder,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: DIR/report.html.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for each chart as PDF, SVG, PNG and its data as CSV.")
+    ] = None,
+) -> None:
+    """Writes the report: one HTML file with verdicts, linked charts, cost and methods."""
+    contents = report_contents(read_study_run(folder))
+    path = output or folder / "report.html"
+    write_text(path, report_html(contents))
+    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    if figures is not None:
+        written = write_figures(list(contents.figures.values()), figures)
+        typer.echo(f"{figures}: {len(written)} files, {len(contents.figures)} charts")
+
+
+def verdicts(
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="A study's run folder.")] = None,
+    is_paper: Annotated[bool, typer.Option("--paper", help="Judge the paper's own values instead.")] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every run id.")] = False,
+    is_family_wise: Annotated[
+        bool, typer.Option("--family-wise", help="Holm over all findings: 5 % risk for all together.")
+    ] = False,
+) -> None:
+    """Says of each claim of the paper: supported, contradicted, inconclusive or not tested."""
+    if (folder is None) != is_paper:
+        raise UserError("verdicts: give either the folder of a study run or --paper, and not both.")
+    if is_paper and is_family_wise:
+        raise UserError("verdicts --paper --family-wise: the paper has one seed, so there is no p value to adjust.")
+    found = paper_verdicts() if folder is None else study_verdicts(read_table(folder), is_family_wise=is_family_wise)
+    if is_json:
+        typer.echo(json.dumps([_flat(one) for one in found], indent=1, ensure_ascii=False, allow_nan=False))
+        return
+    for line in _verdict_lines(found):
+        typer.echo(line)
+    typer.echo(_footnote(is_paper=is_paper, is_family_wise=is_family_wise))
+
+
+def _flat(verdict: Verdict) -> dict[str, object]:
+    found = asdict(verdict.finding)
+    return {"claim": verdict.claim, "source": verdict.source, "text": verdict.text, **found}
+
+
+def _verdict_lines(found: list[Verdict]) -> Iterator[str]:
+    """A heading for each claim that was tested, one line for each scope, and the untested claims in one line."""
+    tested = [one for one in found if one.finding.verdict != NOT_TESTED]
+    for claim in dict.fromkeys(one.claim for one in tested):
+        group = [one for one in tested if one.claim == claim]
+        yield f"{typer.style(claim, bold=True)} ({group[0].source}): {group[0].text}"
+        for verdict in group:
+            one = verdict.finding
+            label = typer.style(f"{one.verdict:12}", fg=_COLORS.get(one.verdict))
+            effect = "" if one.effect is None else f"  {one.effect:+.4f}"
+            interval = "" if one.low is None or one.high is None else f" [{one.low:+.4f}, {one.high:+.4f}]"
+            detectable = "" if one.detectable is None else f", detectable {one.detectable:.4f}"
+            signs = f"n={one.num_seeds}" + (f" ({one.num_same_sign} of one sign)" if one.num_seeds > 1 else "")
+            yield f"  {label} {one.scope}{effect}{interval}{detectable}, {signs}"
+        yield ""
+    untested = list(dict.fromkeys(one.claim for one in found if one.finding.verdict == NOT_TESTED))
+    if untested:
+        yield f"not tested, for want of arms: {', '.join(untested)}"
+
+
+def _footnote(*, is_paper: bool, is_family_wise: bool) -> str:
+    if is_paper:
+        return f"Read at face value: one seed, no error bars. {CITATION}."
+    risk = "5 % risk over all findings together (Holm)" if is_family_wise else "5 % risk for each finding by itself"
+    return (
+        "Effects in nats per token, paired over seeds (n), with 95 % intervals: the wider of bootstrap and t interval. "
+        f"A direction is named when zero is outside and the effect at least the detectable one (power 0.8); {risk}."
+    )

@@ -1,0 +1,50 @@
+"""Entry point of the `indelible` command."""
+
+import importlib
+import os
+import sys
+
+import typer
+
+from indelible.errors import UserError
+
+COMMANDS = {  # which module registers which commands: only that module is imported, so `plan` never waits for charts
+    "study_commands": ("plan", "ledger", "studies"),
+    "run_commands": ("run", "status", "show", "diff", "gc"),
+    "analysis_commands": ("results", "report", "verdicts"),
+    "reproduce_commands": ("reproduce",),
+    "corpora_commands": ("corpora",),
+    "theory_commands": ("theory",),
+}
+
+
+def build_app(command: str | None = None) -> typer.Typer:
+    """The application with the commands of the module that has ``command``, or with all commands."""
+    app = typer.Typer(
+        name="indelible",
+        help="Will this capability survive the next fine-tune, and what could have been done upstream?",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(lambda: None)  # keeps a single registered command a subcommand
+    chosen = [module for module, names in COMMANDS.items() if command in names] or list(COMMANDS)
+    for module in chosen:
+        importlib.import_module(f"indelible.cli.{module}").register(app)
+    return app
+
+
+def main() -> None:
+    """Runs a command. Exit codes: 0 done, 1 some run failed, 2 the request was wrong (one message, no traceback)."""
+    try:
+        build_app(sys.argv[1] if len(sys.argv) > 1 else None)()
+    except UserError as error:
+        print(f"indelible: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of a pipe has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""`plan`, `ledger`, `studies`; and `write_plan`, by which `run` begins."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from indelible.corpora.sources import default_cache_dir
+from indelible.data.fingerprint import fingerprints
+from indelible.data.ledger import check_fits
+from indelible.errors import UserError
+from indelible.files import read_json, write_json, write_text
+from indelible.model.given import GivenCheckpoint, check_tokenizer, find_checkpoint
+from indelible.study import cost, graph
+from indelible.study.corpus_spec import BpeTokenizer
+from indelible.study.load import Study, load_study, read_study_file, shipped_studies
+from indelible.study.stages import StageInit
+
+SMOLLM2_VOCABULARY = 49_152  # assumed by `plan` for a tokenizer that has not been fetched yet
+CPU_FLOPS_PER_CORE = 5e10  # a cautious rate for `plan` where no speed was measured
+
+StudyArgument = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.", metavar="STUDY")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a field, e.g. finetune.lr=1e-4.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A study with its graph and what it costs."""
+
+    study: Study
+    stores: graph.Stores
+    graph: graph.Graph
+    costs: dict[str, cost.StageCost]
+    summary: dict[str, Any]
+    given: GivenCheckpoint | None  # the checkpoint that `init` names
+
+
+def plan_study(reference: str, overrides: list[str]) -> Planned:
+    """Resolves a study into its graph, without fetching or tokenising anything."""
+    study = load_study(reference, overrides)
+    names = fingerprints(study.data, default_cache_dir())
+    stores = graph.Stores({c: names.store_folder(c) for c in names.stores}, names.tokenizer_folder)
+    given = study.arms[0].init
+    start = find_checkpoint(given.checkpoint, given.revision) if given else None
+    built = graph.build_graph(study, stores, StageInit(sha256=start.sha256) if start else None)
+    vocabulary = (
+        study.data.tokenizer.vocab_size if isinstance(study.data.tokenizer, BpeTokenizer) else SMOLLM2_VOCABULARY
+    )
+    models = cost.models_by_run(built, cost.model_of_config(start.config) if start else study.arms[0].model)
+    costs = cost.graph_costs(built, models, vocabulary)
+    return Planned(study, stores, built, costs, cost.summary(built, costs), start)
+
+
+def write_plan(reference: str, overrides: list[str], out: Path, execution: dict[str, Any]) -> Path:
+    """Resolves a study, prepares its tokens and writes study.yaml and plan.json.
+
+    Args:
+        reference: path or shipped name of a study.
+        overrides: `--set` strings.
+        out: folder of the study run; made if missing.
+        execution: execution settings of the command line, over those of the study.
+
+    Returns:
+        The path of plan.json.
+
+    Raises:
+        UserError: the study is wrong, its text cannot be had, or a corpus is smaller than asked.
+    """
+    planned = plan_study(reference, overrides)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: the folder cannot be made ({error.strerror}); choose another place.") from None
+    _prepare_tokens(planned.study, out)
+    _check_corpora(planned, out)
+    settings = {**planned.study.execution.model_dump(mode="json"), **execution}
+    if planned.given is not None:
+        check_tokenizer(planned.given.folder, out / "tokens" / planned.stores.tokenizer, planned.given.vocab_size)
+        settings["init_checkpoint"] = str(planned.given.folder)
+    costs = {run: {"tokens": c.tokens, "flops": c.flops} for run, c in planned.costs.items()}
+    plan = {
+        "format": 1,
+        "name": planned.study.name,
+        "description": planned.study.description,
+        "scale": planned.study.scale,
+        "seeds": list(planned.study.seeds),
+        "stores": dict(planned.stores.corpora),
+        "tokenizer": planned.stores.tokenizer,
+        "execution": settings,
+        "summary": planned.summary,
+        "stage_runs": graph.plan_runs(planned.graph, costs),
+        "chains": graph.plan_chains(planned.graph),
+    }
+    path = out / "plan.json"
+    if not path.exists() or read_json(path) != json.loads(json.dumps(plan)):
+        write_text(out / "study.yaml", yaml.safe_dump(planned.study.raw, sort_keys=False, allow_unicode=True))
+        write_json(path, plan)
+    return path
+
+
+def _prepare_tokens(study: Study, out: Path) -> None:
+    from indelible.data.prepare import prepare
+
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: float) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=1.0)
+                if not console.is_terminal:
+                    console.print(what, highlight=False)
+            bars.update(tasks[what], completed=done)
+
+        prepare(study.data, out / "tokens", default_cache_dir(), show)
+
+
+def _check_corpora(planned: Planned, out: Path) -> None:
+    from indelible.data.store import TokenStore
+
+    sizes: dict[int, dict[str, int]] = {}
+    for run in planned.graph.runs.values():
+        seq_len = run.spec.seq_len
+        if seq_len not in sizes:
+            stores = {name: TokenStore.open(out / "tokens" / name) for name in planned.stores.corpora.values()}
+            sizes[seq_len] = {name: store.num_windows("train", seq_len) for name, store in stores.items()}
+        check_fits(run.spec, sizes[seq_len])
+
+
+def measured_rate(out: Path) -> float | None:
+    """FLOP/s of one worker, from the finished runs of a study folder; None if there are none."""
+    results = [read_json(path) for path in (out / "runs").glob("*/result.json")]
+    seconds = sum(result["total_seconds"] for result in results)
+    return sum(result["flops"] for result in results) / seconds if seconds else None
+
+
+def plan(
+    study: StudyArgument,
+    overrides: SetOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A study folder: what is done there is counted, and its speed taken.")
+    ] = None,
+    flops_per_second: Annotated[
+        float | None, typer.Option(help="Speed of a worker; default: measured or 5e10.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Workers; default: those of the study, or 2.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a study would run and what it costs, without running it."""
+    planned = plan_study(study, overrides or [])
+    done = [run for run in planned.graph.runs if out and (out / "runs" / run / "result.json").exists()]
+    measured = measured_rate(out) if out else None
+    rate, origin = next(
+        (value, name)
+        for value, name in ((flops_per_second, "given"), (measured, "measured"), (CPU_FLOPS_PER_CORE, "assumed"))
+        if value
+    )
+    num_workers = workers or planned.study.execution.workers or 2
+    remaining = planned.summary["flops"] - sum(planned.costs[run].flops for run in done)
+    facts = {
+        "study": planned.study.name,
+        "scale": planned.study.scale,
+        **planned.summary,
+        "already_done": len(done),
+        "flops_per_second": rate,
+        "rate": origin,
+        "workers": num_workers,
+        "hours": remaining / rate / num_workers / 3600,
+    }
+    if as_json:
+        print(json.dumps(facts, indent=1))
+    else:
+        _print_plan(facts)
+
+
+def _print_plan(facts: dict[str, Any]) -> None:
+    table = Table(title=f"{facts['study']} at {facts['scale']}: {facts['chains']:,} chains")
+    for heading in ("stage", "runs", "without sharing", "tokens, at most", "FLOPs, at most"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for stage, entry in facts["stages"].items():
+        numbers = (f"{entry['runs']:,}", f"{entry['runs_without_sharing']:,}", f"{entry['tokens']:,}")
+        table.add_row(stage, *numbers, f"{entry['flops']:.2e}")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{facts['stage_runs']:,} stage runs, {facts['already_done']:,} of them done; {facts['tokens']:,} tokens and "
+        f"{facts['flops']:.2e} FLOPs at most.\n"
+        f"Sharing stages saves a factor of {facts['saving']:.2f} against running every chain alone.\n"
+        f"Kept checkpoints {facts['kept_bytes'] / 1e9:.2f} GB; a resume state at most "
+        f"{facts['resume_bytes_per_worker'] / 1e9:.3f} GB a worker.\n"
+        f"At {facts['flops_per_second']:.1e} FLOP/s a worker ({facts['rate']}) and {facts['workers']} workers: "
+        f"{facts['hours']:,.2f} hours at most; early stopping ends most stage-2 runs before their cap.",
+        highlight=False,
+    )
+
+
+def ledger(
+    study: StudyArgument,
+    out: Annotated[Path, typer.Option(help="Folder of the study run; its tokens are prepared if missing.")],
+    overrides: SetOption = None,
+    arm: Annotated[int | None, typer.Option(help="Number of one chain of the plan; all by default.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Folder for the raw ledgers as Parquet files.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which tokens each stage sees: asked against realised, nesting, disjointness."""
+    from indelible.data.audit import audit_study
+
+    planned = plan_study(study, overrides or [])
+    write_plan(study, overrides or [], out, {})
+    report = audit_study(planned.graph, out / "tokens", arm, parquet)
+    if as_json:
+        print(json.dumps(report.as_json(), indent=1))
+    else:
+        report.print(Console())
+
+
+studies_app = typer.Typer(help="The studies that come with indelible.", no_args_is_help=True)
+
+
+@studies_app.command("list")
+def studies_list(as_json: JsonOption = False) -> None:
+    """List the shipped studies."""
+    entries = [(name, read_study_file(name).get("description", "")) for name in shipped_studies()]
+    if as_json:
+        print(json.dumps([{"name": name, "description": description} for name, description in entries], indent=1))
+        return
+    for name, description in entries:
+        print(f"{name:22} {description}")
+
+
+@studies_app.command("show")
+def studies_show(name: Annotated[str, typer.Argument(help="Name of a shipped study.")]) -> None:
+    """Print the YAML of a shipped study."""
+    found = shipped_studies()
+    if name not in found:
+        raise UserError(f"{name!r} is not a shipped study; they are {', '.join(found)}.")
+    print(found[name].read_text(encoding="utf-8"), end="")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds these commands to the application."""
+    commands: list[Callable[..., None]] = [plan, ledger]
+    for command in commands:
+        app.command()(command)
+    app.add_typer(studies_app, name="studies")
