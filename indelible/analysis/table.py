@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,32 @@ _SOURCES = {
 }
 
 
-def read_table(folder: Path) -> pl.DataFrame:
-    """The results table of a run folder: one row for each chain of its plan, whatever its status.
+def read_table(place: Path) -> pl.DataFrame:
+    """The results table of a run folder, or one that `write_table` wrote as Parquet or CSV.
+
+    From a folder: one row for each chain of its plan, whatever its status.
 
     Raises:
-        UserError: the folder is not that of a study run, or one of its files is broken.
+        UserError: the folder is not that of a study run, the file is not such a table, or one of its files is broken.
     """
-    return results_table(read_study_run(folder))
+    if place.is_file():
+        return _stored_table(place)
+    return results_table(read_study_run(place))
+
+
+def _stored_table(path: Path) -> pl.DataFrame:
+    """A table from its file; columns that the schema does not know keep the types that the file says or shows."""
+    readers = {".parquet": pl.read_parquet, ".csv": partial(pl.read_csv, schema_overrides=SCHEMA)}
+    rule = "expected a results table as `indelible results DIR --format csv|parquet` writes it"
+    if path.suffix not in readers:
+        raise UserError(f"{path}: neither the folder of a study run nor a .csv or .parquet file; {rule}.")
+    try:
+        table = readers[path.suffix](path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {rule}.") from None
+    if missing := [name for name in SCHEMA if name not in table.columns]:
+        raise UserError(f"{path}: has no column {', '.join(missing)}; {rule}.")
+    return table.with_columns(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
 
 
 def results_table(run: StudyRun) -> pl.DataFrame:

@@ -22,6 +22,7 @@ from indelible.report.export import write_figures
 from indelible.report.page import report_html
 
 _Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `indelible run --out` wrote.")]
+_TABLE = "The folder that `indelible run --out` wrote, or a results table as `indelible results` writes it."
 
 _COLORS = {SUPPORTED: typer.colors.GREEN, CONTRADICTED: typer.colors.RED}
 
@@ -74,7 +75,7 @@ def report(
 
 
 def verdicts(
-    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="A study's run folder.")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR|TABLE]", help=_TABLE)] = None,
     is_paper: Annotated[bool, typer.Option("--paper", help="Judge the paper's own values instead.")] = False,
     is_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every run id.")] = False,
     is_family_wise: Annotated[

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from fake_study import FakeStudy, write_fake_study
 
+from indelible.analysis.claims import study_verdicts
 from indelible.analysis.columns import COLUMNS, LOSSES, SCHEMA, setting_columns, varying
 from indelible.analysis.runs import read_ledger, read_metrics
 from indelible.analysis.table import read_table, table_bytes, write_table
@@ -163,3 +164,26 @@ def test_a_plan_that_cannot_be_read_is_refused(folder, change, message):
     edit_json(folder / "plan.json", change)
     with pytest.raises(UserError, match=message):
         read_table(folder)
+
+
+@pytest.mark.parametrize("format_name", ["parquet", "csv"])
+def test_a_written_table_is_read_back_and_judged_alike(folder, format_name):
+    table = read_table(folder)
+    write_table(table, folder / f"table.{format_name}", format_name)
+    again = read_table(folder / f"table.{format_name}")
+    assert {name: again.schema[name] for name in SCHEMA} == SCHEMA
+    losses = ["finetune_id", "seed", *LOSSES]
+    assert again.select(losses).equals(table.select(losses))
+    assert study_verdicts(again) == study_verdicts(table)
+
+
+def test_a_file_that_is_no_results_table_is_refused_with_the_rule(tmp_path):
+    (tmp_path / "table.csv").write_text("study,seed\na,1\n")
+    with pytest.raises(UserError, match=r"table.csv: has no column scale.*expected a results table"):
+        read_table(tmp_path / "table.csv")
+    (tmp_path / "table.txt").write_text("study")
+    with pytest.raises(UserError, match=r"neither the folder of a study run nor a .csv or .parquet"):
+        read_table(tmp_path / "table.txt")
+    (tmp_path / "table.parquet").write_bytes(b"no parquet")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_table(tmp_path / "table.parquet")
