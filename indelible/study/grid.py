@@ -209,7 +209,8 @@ def unknown_keys(tree: Mapping[str, Any], model: type[BaseModel], prefix: Path =
     for key, value in tree.items():
         path = (*prefix, str(key))
         if key not in known:
-            problems.append(f"{'.'.join(path)}: unknown key{_nearest(str(key), known)}")
+            hint = _nearest(str(key), known) or f"; known here: {', '.join(sorted(known))}"
+            problems.append(f"{'.'.join(path)}: unknown key{hint}")
         elif key in fields and isinstance(value, Mapping):
             models = _models_in(fields[key].annotation)
             if len(models) == 1:

@@ -81,6 +81,7 @@ def test_overrides_reach_any_field_and_are_read_as_yaml():
     ("change", "message"),
     [
         ({"finetune": {"lrr": 1}}, r"finetune\.lrr: unknown key \(did you mean 'lr'\?\)"),
+        ({"exposure": {"zzz": 1}}, r"exposure.zzz: unknown key; known here: fraction, mode, placement, repeats"),
         ({"sedes": [1]}, r"sedes: unknown key \(did you mean 'seeds'\?\)"),
         ({"exposure": {"fraction": 1.5}}, r"fraction 1.5 shows D_post more than once; set exposure.repeats: true"),
         ({"exposure": {"placement": [0.5, 0.2]}}, r"placement \[0.5, 0.2\] must be \[a, b\] with 0 <= a < b <= 1"),
