@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from indelible.theory import recursion
 from indelible.theory.stages import Losses, feature_loss, rank_steps, run_full_chain
-from indelible.theory.tasks import STAGES, Array, Objective, TheorySpec, named_rng, objective, task
+from indelible.theory.tasks import STAGES, Array, Objective, TheorySpec, objective, task
 
 Row = dict[str, float | int | str]
 
@@ -216,17 +216,3 @@ def curve_samples(spec: TheorySpec, counts: Sequence[int], seeds: Sequence[int])
                 row |= {"L_im": float(chain.losses.L_im), "L_ret": float(chain.losses.L_ret)}
                 rows.append(row | {"delta": float(chain.losses.delta)})
     return rows
-
-
-def map_error(spec: TheorySpec, rows: Sequence[Row], pixels: int) -> float:
-    """Largest difference of the (alpha, beta) map's L_ret gain from full gradient descent, over randomly chosen pixels.
-
-    Relative to the unmixed run's L_ret of the pixel.
-    """
-    worst = 0.0
-    for i in named_rng(spec.seed, "map pixels").choice(len(rows), size=min(pixels, len(rows)), replace=False):
-        one = spec.replace(alpha=float(rows[i]["alpha"]), beta=(float(rows[i]["beta"]),))
-        full = {arm: float(run_full_chain(one, arm).losses.L_ret) for arm in ("unmixed", "mixed")}
-        gain = full["unmixed"] - full["mixed"]
-        worst = max(worst, abs(gain - float(rows[i]["gain_ret"])) / full["unmixed"])
-    return worst
