@@ -29,7 +29,7 @@ MAPS = (
 
 
 def render(result: Survey) -> str:
-    """The page as text: about 1.5 MB, of which 0.9 MB are the charts' library."""
+    """The page as text: about 2 MB, of which 0.9 MB are the charts' library."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"number": number, "greek": greek}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -77,6 +77,7 @@ def facts(result: Survey) -> dict[str, float]:
 
     return {
         "equal_time_delta_share": _share([float(row["gain_delta"]) > 0.01 * scale for row in times]),
+        "equal_time_delta_most": max(float(row["gain_delta"]) for row in times),
         "equal_time_ret_share": _share([float(row["gain_ret"]) > 0.01 * scale for row in times]),
         "equal_time_ret_harm": _share([float(row["gain_ret"]) < -0.01 * scale for row in times]),
         "ordered_delta_share": _share([float(row["gain_delta"]) > 0.01 * scale for row in ordered]),

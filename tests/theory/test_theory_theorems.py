@@ -82,6 +82,43 @@ def test_5_2_and_5_3_hold_inside_the_window(spec, where):
     )
 
 
+@st.composite
+def any_specs(draw: st.DrawFn) -> TheorySpec:
+    """Tasks in which only 5.1's order is sure: D_post and D_ft may ask for more or less than D_pre, by a lot."""
+    k, extra = draw(st.integers(1, 2)), draw(st.integers(1, 3))
+
+    def block(low: float, high: float) -> np.ndarray:
+        return np.exp([draw(st.floats(np.log(low), np.log(high))) for _ in range(k)])
+
+    pre, post, ft = block(0.1, 2), block(0.1, 3), block(0.15, 5)
+    alpha, variance = draw(st.floats(0.1, 1)), draw(st.floats(0.2, 8))
+    blend = ((1 - alpha) * pre + alpha * post).max()
+    beta, invariant = blend * block(1.1, 4) / (alpha * variance), blend * np.exp([draw(st.floats(0.1, 2))] * extra)
+    frame = {"n": 2 * k + extra, "k": k, "alpha": alpha, "post_variance": variance, "lr": 1e-6, "T": 10.0}
+    frame |= {"sigma_pre": tuple(pre), "sigma_post": tuple(post), "sigma_ft": tuple(ft), "beta": tuple(beta)}
+    spec = TheorySpec(invariant=tuple(invariant), regularisation=draw(st.just(0.0) | st.floats(0.01, 5)), **frame)
+    spec = spec.replace(lr=0.95 * largest_lr(spec))
+    floor = smallest_exponent(spec)
+    assume(floor < 30)
+    return spec.replace(T=max(floor, 0.3) + draw(st.floats(0.01, 10)), posttrain_steps=0, finetune_steps=0)
+
+
+@given(any_specs(), st.floats(0, 1))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_theorem_fails_where_its_assumptions_are_met(spec, where):
+    """Nothing is assumed here beyond the order: the assumptions that the code lists must be enough."""
+    assume((spec.T + 7) / (2 * spec.values("sigma_ft").min()) / spec.lr < 15_000)
+    window = post_window(spec, run_arms(spec))
+    opens, closes = max(window.opens, 0.0), max(window.closes, window.opens)
+    steps = round((opens + where * (closes - opens)) / spec.lr) + 1
+    assume(steps < 15_000)
+    end = int((2 * spec.T + 14) / (4 * spec.values("sigma_ft").min()) / spec.lr)
+    spec = spec.replace(posttrain_steps=steps, finetune_steps=end)
+    arms = run_arms(spec)
+    checks = check_learned_features(spec, arms), check_post_training(spec, arms), check_retention(spec, arms)
+    assert [check.name for check in checks if check.verdict == "fails"] == []
+
+
 @given(ordered_specs(), st.floats(0.05, 0.6))
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_without_the_order_the_mixed_run_learns_the_inconsistent_features_instead(spec, factor):
