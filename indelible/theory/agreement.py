@@ -13,23 +13,20 @@ from indelible.theory.maps import Row
 from indelible.theory.stages import run_chain, run_full_chain
 from indelible.theory.tasks import ARMS, Array, TheorySpec, named_rng, objective
 
-VISIBLE = (
-    1e-6  # features below this are compared absolutely: the full solver reads them through round-off of the others
-)
+# Features below this are compared absolutely: the full solver reads them through round-off of the others.
+VISIBLE = 1e-6
 
 
 @dataclass(frozen=True)
 class Agreement:
     """Measured differences between solvers, and their speeds."""
 
-    full_relative: (
-        float  # largest relative difference, full against recursion, of values above VISIBLE, all stages and arms
-    )
+    full_relative: float  # full against recursion, the largest of values above VISIBLE, all stages and both arms
     full_absolute: float  # largest absolute difference of the values below VISIBLE
     full_losses: float  # largest relative difference of L_im and L_ret
-    flow_errors: tuple[float, ...]  # largest relative difference, recursion against closed form, at lr, lr/2, lr/4, ...
+    flow_errors: tuple[float, ...]  # largest relative difference, recursion and closed form, at lr, lr/2, ...
     flow_extrapolated: float  # the same after Richardson extrapolation of those to lr = 0
-    full_seconds: float  # pretraining of one network, full matrices
+    full_seconds: float  # processor time of pretraining one network, full matrices
     recursion_seconds: float  # the same, per network of a grid, by the recursion
     flow_seconds: float  # the same, per network of a grid, by the closed form
 
@@ -121,7 +118,7 @@ def times_error(spec: TheorySpec, rows: Sequence[Row], cells: int = 8) -> float:
 
 
 def allocation_errors(
-    spec: TheorySpec, budgets: Array, times: Array, cells: int = 6, levels: int = 6
+    spec: TheorySpec, budgets: Array, times: Array, cells: int = 6, levels: int = 5
 ) -> tuple[float, float]:
     """(at lr, in the limit): L_ret of matched allocation by the flow, against full matrices and extrapolated descent.
 
@@ -141,7 +138,7 @@ def allocation_errors(
 
 
 def measure(spec: TheorySpec, grid_size: int = 1000) -> Agreement:
-    """All comparisons on one spec, and wall-clock seconds of pretraining per network by the three solvers, here."""
+    """All comparisons on one spec, and processor seconds of pretraining per network by the three solvers, here."""
     relative, absolute, losses = compare_full(spec)
     errors, extrapolated = compare_flow(spec)
     steps = run_chain(spec, "mixed").steps[0]
@@ -153,7 +150,7 @@ def measure(spec: TheorySpec, grid_size: int = 1000) -> Agreement:
         (lambda: recursion.train(begin, goal, lr=spec.lr, steps=steps), grid_size),
         (lambda: recursion.flow(begin**2, goal, steps * spec.lr), grid_size),
     ):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        seconds.append((time.perf_counter() - start) / networks)
+        seconds.append((time.process_time() - start) / networks)
     return Agreement(relative, absolute, losses, errors, extrapolated, *seconds)

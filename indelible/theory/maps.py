@@ -178,13 +178,13 @@ def curve_allocation(spec: TheorySpec, fractions: Array, budget: float) -> list[
 
 def map_allocation(spec: TheorySpec, fractions: Array, budgets: Array, finetune_times: Array) -> list[Row]:
     """The fraction of lowest L_ret over (budget, fine-tuning time) and its gain over 0 and 1; by the flow."""
-    specs, keys = [], []
-    for budget in budgets:
-        base = allocation_specs(spec, fractions, float(budget))
-        for time in finetune_times:
-            specs += [s.replace(finetune_steps=round(time / spec.lr)) for s in base]
-            keys.append((float(budget), float(time)))
-    ret = flow_grid(specs, "mixed").losses.L_ret.reshape(len(keys), len(fractions))
+    specs = [one for budget in budgets for one in allocation_specs(spec, fractions, float(budget))]
+    handed_over = flow_grid(specs, "mixed").values[1]
+    steps = np.round(finetune_times / spec.lr)  # whole ones, as everywhere
+    ends = recursion.flow(handed_over, objective(spec, "finetune", "mixed"), (steps * spec.lr)[:, None, None])
+    ret = feature_loss(ends, task(spec, "post")).reshape(len(finetune_times), len(budgets), len(fractions))
+    keys = [(float(budget), float(time)) for budget in budgets for time in finetune_times]
+    ret = ret.swapaxes(0, 1).reshape(len(keys), len(fractions))
     rows: list[Row] = []
     for (budget, time), losses in zip(keys, ret, strict=True):
         row: Row = {"budget": budget, "finetune_time": time, "best_fraction": best_fraction(fractions, losses)}
