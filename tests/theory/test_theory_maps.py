@@ -260,7 +260,7 @@ def test_command_writes_a_self_contained_page_and_tables(tmp_path):
     "changes",
     [
         {"k": 1, "n": 3, "invariant": (9.0,), "alpha": 1.0},
-        {"sigma_pre": (0.1, 0.2, 0.3), "overlap": 0.1, "T": 30.0, "posttrain_steps": 0},
+        {"sigma_pre": (0.5, 0.6, 0.7), "overlap": 0.1, "T": 30.0, "posttrain_steps": 0, "finetune_steps": 500},
         {"regularisation": 0.0, "pretrain_steps": 100, "beta": (0.5,), "post_variance": 1.0, "finetune_steps": 0},
     ],
 )
