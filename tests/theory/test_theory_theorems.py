@@ -56,6 +56,7 @@ def test_5_1_holds_for_every_task_that_meets_its_assumptions(spec):
     assert check.numbers["mixed: largest relative error of the predicted learning times"] < 2 * spec.lr * c + 0.05
 
 
+@pytest.mark.slow
 @given(ordered_specs(), st.floats(0.05, 0.95))
 @SETTINGS
 def test_5_2_and_5_3_hold_inside_the_window(spec, where):
@@ -103,6 +104,7 @@ def any_specs(draw: st.DrawFn) -> TheorySpec:
     return spec.replace(T=max(floor, 0.3) + draw(st.floats(0.01, 10)), posttrain_steps=0, finetune_steps=0)
 
 
+@pytest.mark.slow
 @given(any_specs(), st.floats(0, 1))
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_theorem_fails_where_its_assumptions_are_met(spec, where):
