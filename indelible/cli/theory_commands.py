@@ -90,6 +90,8 @@ def _print_verdicts(result: Survey, page: Path) -> None:
     a = result.agreement
     console.print(
         f"Solvers: full matrices against recursion {a.full_relative:.1e} (relative), recursion against closed form "
-        f"{a.flow_errors[0]:.1e} at lr and {a.flow_extrapolated:.1e} extrapolated to lr 0; map {result.map_error:.1e}."
+        f"{a.flow_errors[0]:.1e} at lr and {a.flow_extrapolated:.1e} extrapolated to lr 0; maps against full matrices "
+        f"{max(result.map_errors.alpha_beta, result.map_errors.times):.1e}, against the limit of small steps "
+        f"{result.map_errors.allocation_limit:.1e}."
     )
     console.print(f"Page: {page}", soft_wrap=True, highlight=False)

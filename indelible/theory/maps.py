@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from indelible.theory import recursion
 from indelible.theory.stages import Losses, feature_loss, rank_steps, run_full_chain
-from indelible.theory.tasks import STAGES, Array, Objective, TheorySpec, named_rng, objective, task
+from indelible.theory.tasks import STAGES, Array, Objective, TheorySpec, objective, task
 
 Row = dict[str, float | int | str]
 
@@ -178,13 +178,13 @@ def curve_allocation(spec: TheorySpec, fractions: Array, budget: float) -> list[
 
 def map_allocation(spec: TheorySpec, fractions: Array, budgets: Array, finetune_times: Array) -> list[Row]:
     """The fraction of lowest L_ret over (budget, fine-tuning time) and its gain over 0 and 1; by the flow."""
-    specs, keys = [], []
-    for budget in budgets:
-        base = allocation_specs(spec, fractions, float(budget))
-        for time in finetune_times:
-            specs += [s.replace(finetune_steps=round(time / spec.lr)) for s in base]
-            keys.append((float(budget), float(time)))
-    ret = flow_grid(specs, "mixed").losses.L_ret.reshape(len(keys), len(fractions))
+    specs = [one for budget in budgets for one in allocation_specs(spec, fractions, float(budget))]
+    handed_over = flow_grid(specs, "mixed").values[1]
+    steps = np.round(finetune_times / spec.lr)  # whole ones, as everywhere
+    ends = recursion.flow(handed_over, objective(spec, "finetune", "mixed"), (steps * spec.lr)[:, None, None])
+    ret = feature_loss(ends, task(spec, "post")).reshape(len(finetune_times), len(budgets), len(fractions))
+    keys = [(float(budget), float(time)) for budget in budgets for time in finetune_times]
+    ret = ret.swapaxes(0, 1).reshape(len(keys), len(fractions))
     rows: list[Row] = []
     for (budget, time), losses in zip(keys, ret, strict=True):
         row: Row = {"budget": budget, "finetune_time": time, "best_fraction": best_fraction(fractions, losses)}
@@ -216,17 +216,3 @@ def curve_samples(spec: TheorySpec, counts: Sequence[int], seeds: Sequence[int])
                 row |= {"L_im": float(chain.losses.L_im), "L_ret": float(chain.losses.L_ret)}
                 rows.append(row | {"delta": float(chain.losses.delta)})
     return rows
-
-
-def map_error(spec: TheorySpec, rows: Sequence[Row], pixels: int) -> float:
-    """Largest difference of the (alpha, beta) map's L_ret gain from full gradient descent, over randomly chosen pixels.
-
-    Relative to the unmixed run's L_ret of the pixel.
-    """
-    worst = 0.0
-    for i in named_rng(spec.seed, "map pixels").choice(len(rows), size=min(pixels, len(rows)), replace=False):
-        one = spec.replace(alpha=float(rows[i]["alpha"]), beta=(float(rows[i]["beta"]),))
-        full = {arm: float(run_full_chain(one, arm).losses.L_ret) for arm in ("unmixed", "mixed")}
-        gain = full["unmixed"] - full["mixed"]
-        worst = max(worst, abs(gain - float(rows[i]["gain_ret"])) / full["unmixed"])
-    return worst

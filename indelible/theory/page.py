@@ -10,18 +10,26 @@ import numpy as np
 import vl_convert
 from markupsafe import Markup
 
-from indelible.theory.charts import all_charts, data_sets
-from indelible.theory.limits import REPAIRED
+from indelible.theory.chart_parts import data_sets
+from indelible.theory.charts import all_charts
+from indelible.theory.counterexamples import REPAIRED
 from indelible.theory.survey import Survey, allocation_unit
 from indelible.theory.theorems import Check
 
 TEMPLATE = Path(__file__).parent / "templates" / "theory.html"
 GREEK = {"alpha": "α", "beta": "β", "nu": "ν", "sigma": "σ", "theta": "θ", "Delta": "Δ", "lr": "η", "reg": "ρ"}
-MAPS = ("alpha-beta-gain_ret", "alpha-beta-gain_delta", "times-gain_ret", "times-gain_delta", "allocation-map")
+MAPS = (
+    "alpha-beta-gain_ret",
+    "alpha-beta-gain_delta",
+    "times-gain_ret",
+    "times-gain_delta",
+    "allocation-map",
+    "allocation-map-free",
+)
 
 
 def render(result: Survey) -> str:
-    """The page as text: about 1.5 MB, of which 0.9 MB are the charts' library."""
+    """The page as text: about 2 MB, of which 0.9 MB are the charts' library."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"number": number, "greek": greek}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -37,7 +45,8 @@ def render(result: Survey) -> str:
         counterexamples=result.counterexamples,
         slips=result.slips,
         agreement=result.agreement,
-        map_error=result.map_error,
+        broken=result.broken,
+        map_errors=result.map_errors,
         facts=facts(result),
         bundle=_script(vl_convert.javascript_bundle()),  # type: ignore[call-arg]
         data=_json(data_sets(result)),
@@ -51,8 +60,11 @@ def facts(result: Survey) -> dict[str, float]:
     times, pixels = result.tables["map_times"], result.tables["map_alpha_beta"]
     scale = float(result.chains["unmixed"].losses.L_ret)
     ordered = [row for row in pixels if float(row["order_margin"]) > 0]
-    best = [float(row["best_fraction"]) for row in result.tables["map_allocation"]]
-    decided = [value for value in best if np.isfinite(value)]
+
+    def interior(name: str) -> float:
+        best = [float(row["best_fraction"]) for row in result.tables[name]]
+        return _share([0 < value < 1 for value in best if np.isfinite(value)])
+
     curve = result.tables["samples"]
     largest = max(int(row["num_samples"]) for row in curve)
 
@@ -65,13 +77,15 @@ def facts(result: Survey) -> dict[str, float]:
 
     return {
         "equal_time_delta_share": _share([float(row["gain_delta"]) > 0.01 * scale for row in times]),
+        "equal_time_delta_most": max(float(row["gain_delta"]) for row in times),
         "equal_time_ret_share": _share([float(row["gain_ret"]) > 0.01 * scale for row in times]),
         "equal_time_ret_harm": _share([float(row["gain_ret"]) < -0.01 * scale for row in times]),
         "ordered_delta_share": _share([float(row["gain_delta"]) > 0.01 * scale for row in ordered]),
         "unordered_delta_share": _share(
             [float(row["gain_delta"]) > 0.01 * scale for row in pixels if float(row["order_margin"]) <= 0]
         ),
-        "interior_share": _share([0 < value < 1 for value in decided]),
+        "interior_share": interior("map_allocation"),
+        "interior_share_free": interior("map_allocation_free"),
         "unit": allocation_unit(result.spec),
         "gap_few_samples": mean_gap(1000),
         "gap_many_samples": mean_gap(largest),
@@ -91,8 +105,9 @@ def number(value: float) -> Markup:
 
 
 def greek(text: str) -> str:
-    """Names of the code as the page's symbols: sigma_post -> σ_post, lr -> η, reg -> ρ."""
-    return re.sub(r"\b(" + "|".join(GREEK) + r")(?=_|\b)", lambda found: GREEK[found.group()], text)
+    """Names of the code as the page's symbols: sigma_post -> σ_post, lr -> η, reg -> ρ, and minus signs."""
+    symbols = re.sub(r"\b(" + "|".join(GREEK) + r")(?=_|\b)", lambda found: GREEK[found.group()], text)
+    return symbols.replace(" - ", " − ").replace("n-k", "n − k")
 
 
 def _share(flags: list[bool]) -> float:

@@ -10,12 +10,21 @@ import numpy as np
 
 from indelible.errors import UserError
 from indelible.theory import maps
-from indelible.theory.agreement import Agreement, measure
-from indelible.theory.limits import REPAIRED, CounterExample, Slip, counterexamples, finer, slips
+from indelible.theory.agreement import (
+    Agreement,
+    MapErrors,
+    allocation_errors,
+    alpha_beta_error,
+    measure,
+    times_error,
+)
+from indelible.theory.assumptions import Window, post_window
+from indelible.theory.counterexamples import REPAIRED, Broken, CounterExample, broken_checks, counterexamples
 from indelible.theory.maps import Row
+from indelible.theory.slips import Slip, slips
 from indelible.theory.stages import Chain, feature_loss, run_chain
 from indelible.theory.tasks import ARMS, BLOCKS, STAGES, Array, TheorySpec, task
-from indelible.theory.theorems import Check, Window, all_checks, post_window
+from indelible.theory.theorems import Check, all_checks
 
 Advance = Callable[[str], None]  # called with the name of the part that begins
 
@@ -32,7 +41,11 @@ PARTS = (
     "overlap",
     "matched allocation",
     "finite samples",
+    "maps against full matrices",
 )
+
+ALLOCATION_BUDGETS = np.linspace(0.4, 2.4, 21)  # in units of `allocation_unit`
+ALLOCATION_TIMES = np.geomspace(0.1, 60, 16)  # of fine-tuning
 
 # Full matrices carry every feature through the round-off of the largest, about 1e-16; below exp(-T) of that size a
 # feature that should wait is seeded by it. Comparisons of solvers stay above.
@@ -49,17 +62,19 @@ class Survey:
     checks: list[Check]
     repaired_spec: TheorySpec
     repaired: list[Check]
-    counterexamples: list[CounterExample]
+    counterexamples: list[CounterExample]  # of 5.3
+    broken: list[Broken]  # of the other theorems
     slips: list[Slip]
     agreement: Agreement
-    map_error: float  # largest error of the (alpha, beta) map against full matrices, relative to L_ret
+    map_errors: MapErrors
     tables: dict[str, list[Row]]
 
     @property
     def all_settled(self) -> bool:
         """No theorem fails where its needed assumptions are met, every slip is decided, the solvers agree."""
         failed = any(check.verdict == "fails" for check in [*self.checks, *self.repaired])
-        agree = max(self.agreement.full_relative, self.agreement.flow_extrapolated, self.map_error) < 1e-6
+        maps_agree = max(self.map_errors.alpha_beta, self.map_errors.times, self.map_errors.allocation_limit) < 1e-6
+        agree = maps_agree and max(self.agreement.full_relative, self.agreement.flow_extrapolated) < 1e-6
         return not failed and agree and all(slip.confirmed for slip in self.slips)
 
 
@@ -87,20 +102,19 @@ def survey(spec: TheorySpec, advance: Advance = lambda part: None) -> Survey:
     begin()
     repaired = all_checks(REPAIRED)
     begin()
-    examples = counterexamples(spec)
+    examples, broken = counterexamples(spec), broken_checks(spec)
     begin()
     found = slips(spec)
     begin()
     agreement = measure(spec.replace(T=min(spec.T, ROUND_OFF_T)))
     begin()
-    tables["map_alpha_beta"] = maps.map_alpha_beta(spec, np.linspace(0.02, 0.98, 49), _beta_axis(spec))
-    exact = spec.replace(T=min(spec.T, ROUND_OFF_T))
-    sample = tables["map_alpha_beta"] if exact == spec else maps.map_alpha_beta(exact, *_few(_beta_axis(spec)))
-    error = maps.map_error(exact, sample, pixels=8)
+    betas = _beta_axis(spec)
+    tables["map_alpha_beta"] = maps.map_alpha_beta(spec, np.linspace(0.02, 0.98, 49), betas)
     begin()
     length = 1.3 * max(chain.steps[0] for chain in chains.values()) * spec.lr
     longest = 3 * max(window.closes, spec.posttrain_steps * spec.lr)
-    tables["map_times"] = maps.map_times(spec, np.linspace(0, length, 49), np.linspace(0, longest, 41))
+    lengths = np.linspace(0, length, 49), np.linspace(0, longest, 41)
+    tables["map_times"] = maps.map_times(spec, *lengths)
     begin()
     tables["posttrain"] = maps.curve_posttrain(spec, np.linspace(0, longest, 121))
     begin()
@@ -110,12 +124,21 @@ def survey(spec: TheorySpec, advance: Advance = lambda part: None) -> Survey:
     tables |= allocation_tables(spec, chains["unmixed"])
     begin()
     tables["samples"] = maps.curve_samples(spec, (100, 300, 1000, 3000, 10_000, 30_000, 100_000), range(5))
-    return Survey(spec, chains, window, checks, REPAIRED, repaired, examples, found, agreement, error, tables)
+    begin()
+    errors = map_errors(spec, tables, betas, lengths)
+    return Survey(spec, chains, window, checks, REPAIRED, repaired, examples, broken, found, agreement, errors, tables)
 
 
-def _few(betas: Array) -> tuple[Array, Array]:
-    """A coarse map, for comparing solvers."""
-    return np.array([0.2, 0.5, 0.8]), betas[::10]
+def map_errors(spec: TheorySpec, tables: dict[str, list[Row]], betas: Array, lengths: tuple[Array, Array]) -> MapErrors:
+    """The maps against the full solver; coarse maps at a smaller T stand in where full matrices would hit round-off."""
+    exact = spec.replace(T=min(spec.T, ROUND_OFF_T))
+    mixing, times = tables["map_alpha_beta"], tables["map_times"]
+    if exact != spec:
+        mixing = maps.map_alpha_beta(exact, np.array([0.2, 0.5, 0.8]), betas[::10])
+        times = maps.map_times(exact, lengths[0][::12], lengths[1][::10])
+    fine = exact.replace(pretrain_steps=round(float(lengths[0][-1]) / 1.3 / spec.lr)).finer(2)
+    allocation = allocation_errors(fine, ALLOCATION_BUDGETS * allocation_unit(exact), ALLOCATION_TIMES)
+    return MapErrors(alpha_beta_error(exact, mixing), times_error(exact, times), *allocation)
 
 
 def _beta_axis(spec: TheorySpec) -> Array:
@@ -124,13 +147,12 @@ def _beta_axis(spec: TheorySpec) -> Array:
 
 
 def allocation_tables(spec: TheorySpec, unmixed: Chain) -> dict[str, list[Row]]:
-    """Matched allocation: curves for three regularisers and two lengths of fine-tuning; the map of the best fraction.
-
-    Budgets are in time units of D_post, around `allocation_unit`.
+    """Matched allocation: curves for three regularisers and two lengths of fine-tuning; maps of the best fraction with
+    the spec's regulariser and with none.
     """
     unit = allocation_unit(spec)
     # The flow has no step size; the smaller lr only makes room for the largest regulariser below.
-    fine = finer(spec.replace(pretrain_steps=unmixed.steps[0]), 2)
+    fine = spec.replace(pretrain_steps=unmixed.steps[0]).finer(2)
     fractions = np.linspace(0, 1, 41)
     times = (2.0, 30.0)
     curves: list[Row] = []
@@ -138,9 +160,10 @@ def allocation_tables(spec: TheorySpec, unmixed: Chain) -> dict[str, list[Row]]:
         for time in times:
             one = fine.replace(regularisation=reg, finetune_steps=round(time / fine.lr))
             curves += maps.curve_allocation(one, fractions, 1.5 * unit)
-    budgets, lengths = np.linspace(0.4, 2.4, 21) * unit, np.geomspace(0.1, 60, 16)
-    best = maps.map_allocation(fine, np.linspace(0, 1, 21), budgets, lengths)
-    return {"allocation": curves, "map_allocation": best}
+    axes = np.linspace(0, 1, 21), ALLOCATION_BUDGETS * unit, ALLOCATION_TIMES
+    best = maps.map_allocation(fine, *axes)
+    free = maps.map_allocation(fine.replace(regularisation=0.0), *axes)
+    return {"allocation": curves, "map_allocation": best, "map_allocation_free": free}
 
 
 def allocation_unit(spec: TheorySpec) -> float:
@@ -183,9 +206,8 @@ def csv_tables(result: Survey) -> dict[str, str]:
     """Every table as CSV text, by file name."""
     tables = dict(result.tables)
     tables["checks"] = check_rows(result.checks, "this spec") + check_rows(result.repaired, "C.4 holds")
-    tables["counterexamples"] = [
-        {**dataclasses.asdict(one), "still_holds": int(one.still_holds)} for one in result.counterexamples
-    ]
+    tables["counterexamples"] = [{**dataclasses.asdict(one), "outcome": one.outcome} for one in result.counterexamples]
+    tables["assumptions_dropped"] = [dataclasses.asdict(one) for one in result.broken]
     tables["formulas"] = [
         {"where": slip.where, "printed": slip.printed, "right": slip.right, "name": name, "value": value}
         for slip in result.slips
@@ -215,12 +237,11 @@ def summary(result: Survey) -> dict[str, object]:
         "spec": dataclasses.asdict(result.spec),
         "checks": [_check(check) for check in result.checks],
         "checks_where_C4_holds": [_check(check) for check in result.repaired],
-        "counterexamples": [
-            {**dataclasses.asdict(one), "still_holds": one.still_holds} for one in result.counterexamples
-        ],
+        "counterexamples": [{**dataclasses.asdict(one), "outcome": one.outcome} for one in result.counterexamples],
+        "assumptions_dropped": [dataclasses.asdict(one) for one in result.broken],
         "formulas": [dataclasses.asdict(slip) for slip in result.slips],
         "agreement": dataclasses.asdict(result.agreement),
-        "map_error": result.map_error,
+        "map_errors": dataclasses.asdict(result.map_errors),
         "all_settled": result.all_settled,
     }
 

@@ -77,6 +77,12 @@ class TheorySpec:
         """A copy with some fields changed; checked again."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
+    def finer(self, factor: int) -> "TheorySpec":
+        """The same times in steps `factor` times smaller."""
+        pre = None if self.pretrain_steps is None else self.pretrain_steps * factor
+        post, ft = self.posttrain_steps * factor, self.finetune_steps * factor
+        return self.replace(lr=self.lr / factor, pretrain_steps=pre, posttrain_steps=post, finetune_steps=ft)
+
 
 @dataclass(frozen=True)
 class Objective:

@@ -6,15 +6,18 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from indelible import theory
 from indelible.cli.theory_commands import parsed_settings, register
 from indelible.errors import UserError
 from indelible.theory import maps
+from indelible.theory.agreement import allocation_errors, alpha_beta_error, times_error
 from indelible.theory.stages import run_chain
 from indelible.theory.survey import PARTS, allocation_unit, survey, to_csv
 from indelible.theory.tasks import TheorySpec
@@ -44,12 +47,26 @@ def test_flow_grid_is_the_limit_of_small_steps():
     assert errors[1] < 0.6 * errors[0]
 
 
-def test_alpha_beta_map_is_the_full_solver_at_random_cells():
-    rows = maps.map_alpha_beta(SPEC, np.array([0.2, 0.5, 0.8]), np.array([1.0, 3.0, 5.0]))
+def test_maps_are_the_full_solver_at_random_cells():
+    short = SPEC.replace(finetune_steps=500)
+    rows = maps.map_alpha_beta(short, np.array([0.2, 0.5, 0.8]), np.array([1.0, 3.0, 5.0]))
     assert len(rows) == 9
-    assert maps.map_error(SPEC, rows, pixels=9) < 1e-6
+    assert alpha_beta_error(short, rows, cells=3) < 1e-6
     wrong = [{**row, "gain_ret": float(row["gain_ret"]) + 1} for row in rows]
-    assert maps.map_error(SPEC, wrong, pixels=9) > 1e-3
+    assert alpha_beta_error(short, wrong, cells=3) > 1e-3
+    lengths = maps.map_times(short, np.array([2.0, 8.0]), np.array([0.5, 1.6]))
+    assert times_error(short, lengths, cells=3) < 1e-6
+    wrong = [{**row, "posttrain_time": float(row["posttrain_time"]) + 0.1} for row in lengths]
+    assert times_error(short, wrong, cells=3) > 1e-3
+
+
+def test_allocation_by_the_closed_form_is_the_limit_of_descent():
+    fine = SPEC.replace(pretrain_steps=1000).finer(2)
+    at_lr, limit = allocation_errors(fine, np.array([1.0, 2.0]), np.array([0.3, 3.0]), cells=2)
+    half = allocation_errors(fine.finer(2), np.array([1.0, 2.0]), np.array([0.3, 3.0]), cells=2)[0]
+    assert limit < 1e-6
+    assert limit < at_lr / 1000
+    assert half == pytest.approx(at_lr / 2, rel=0.2)  # what a finite step adds is first order in it
 
 
 def test_gain_needs_the_order_condition():
@@ -158,13 +175,25 @@ def test_numbers_and_symbols_of_the_page():
     ]  # fmt: skip
     assert str(number(float("inf"))) == "∞"
     assert greek("alpha nu beta > sigma_post, lr; regular alphabet") == "α ν β > σ_post, η; regular alphabet"
+    assert greek("rank n-k: Delta a - Delta b, well-known") == "rank n − k: Δ a − Δ b, well-known"
 
 
-def test_importing_the_solvers_brings_no_torch_and_no_charts():
-    code = "import sys, indelible.theory.survey, indelible.cli.theory_commands; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "numpy" in loaded
-    assert not {"torch", "altair", "vl_convert", "jinja2"} & set(loaded)
+def test_the_theory_is_numpy_only_and_the_command_brings_no_charts():
+    drawn = {"page", "charts", "chart_parts", "map_charts"}
+    solvers = {path.stem for path in Path(theory.__file__).parent.glob("*.py")} - drawn - {"__init__"}
+    assert {"tasks", "recursion", "linear", "theorems", "survey"} <= solvers
+
+    def third_party(code: str) -> set[str]:
+        code = f"import sys; old = set(sys.modules); {code}; print(*(set(sys.modules) - old))"
+        loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        tops = {name.split(".")[0] for name in loaded}
+        return {top for top in tops if top not in sys.stdlib_module_names and not top.startswith(("_cython", "cython"))}
+
+    assert third_party("; ".join(f"import indelible.theory.{name}" for name in sorted(solvers))) == {
+        "indelible",
+        "numpy",
+    }
+    assert not {"torch", "altair", "vl_convert", "jinja2"} & third_party("import indelible.cli.theory_commands")
 
 
 def application() -> typer.Typer:
@@ -181,6 +210,25 @@ def test_a_file_in_the_way_is_refused_before_any_work(tmp_path):
     assert "a file is in the way" in str(result.exception)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("alhpa=1", "did you mean alpha?"),
+        ("alpha=much", "'much' is not a number"),
+        ("alpha=2", "alpha = 2.0: must be from 0 to 1"),
+        ("alpha", "no `=` found"),
+        ("sigma_pre=0", "the unmixed run learns n - k = 9 features never"),
+    ],
+)
+def test_a_bad_setting_is_one_message_and_exit_code_2(tmp_path, text, words):
+    command = [sys.executable, "-m", "indelible.cli.main", "theory", "-o", str(tmp_path / "out"), "--set", text]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_command_writes_a_self_contained_page_and_tables(tmp_path):
     args = ["theory", "-o", str(tmp_path), "--json", "--set", "alpha=0.4", "--set", "sigma_pre=0.3"]
@@ -191,6 +239,7 @@ def test_command_writes_a_self_contained_page_and_tables(tmp_path):
     assert told["all_settled"] is True
     assert [check["verdict"] for check in told["checks"]] == ["holds"] * 4
     assert told["agreement"]["full_relative"] < 1e-6
+    assert max(told["map_errors"][name] for name in ("alpha_beta", "times", "allocation_limit")) < 1e-6
     page = (tmp_path / "theory.html").read_text()
     outside = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     assert not any(word in outside for word in ("src=", "<link", "@import", "http://", "https://"))
@@ -203,6 +252,7 @@ def test_command_writes_a_self_contained_page_and_tables(tmp_path):
         assert None not in rows[0].values()
     listed = {file.name for file in tmp_path.iterdir()}
     assert {"theory.html", "map_alpha_beta.csv", "map_times.csv", "checks.csv", "samples.csv"} <= listed
+    assert {"assumptions_dropped.csv", "counterexamples.csv", "map_allocation_free.csv"} <= listed
 
 
 @pytest.mark.slow
@@ -210,7 +260,7 @@ def test_command_writes_a_self_contained_page_and_tables(tmp_path):
     "changes",
     [
         {"k": 1, "n": 3, "invariant": (9.0,), "alpha": 1.0},
-        {"sigma_pre": (0.1, 0.2, 0.3), "overlap": 0.1, "T": 30.0, "posttrain_steps": 0},
+        {"sigma_pre": (0.5, 0.6, 0.7), "overlap": 0.1, "T": 30.0, "posttrain_steps": 0, "finetune_steps": 500},
         {"regularisation": 0.0, "pretrain_steps": 100, "beta": (0.5,), "post_variance": 1.0, "finetune_steps": 0},
     ],
 )

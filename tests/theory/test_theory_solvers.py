@@ -116,6 +116,32 @@ def test_full_matrices_agree_with_the_recursion(changes):
     assert losses < 1e-9
 
 
+@st.composite
+def tasks(draw):
+    """Any instance at all: values in any order, overlap, large regularisers, every length of every stage."""
+    k, extra = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+
+    def block(low, high):
+        return tuple(draw(st.floats(low, high)) for _ in range(k))
+
+    frame = {"n": 2 * k + extra, "k": k, "seed": draw(st.integers(0, 2**20)), "alpha": draw(st.floats(0, 1))}
+    frame |= {"invariant": tuple(draw(st.floats(0.5, 8)) for _ in range(extra)), "beta": block(0.1, 8)}
+    frame |= {"sigma_pre": block(0, 4), "sigma_post": block(0, 4), "sigma_ft": block(0, 4)}
+    frame |= {"post_variance": draw(st.floats(0.1, 4)), "regularisation": draw(st.just(0.0) | st.floats(0, 3))}
+    frame |= {"overlap": draw(st.just(0.0) | st.floats(0, 2)), "overlap_target": draw(st.floats(0, 4))}
+    frame |= {f"{stage}_steps": draw(st.integers(0, 120)) for stage in ("pretrain", "posttrain", "finetune")}
+    return TheorySpec(**frame, T=draw(st.floats(0.3, 5)), lr=1e-3)
+
+
+@given(tasks())
+@settings(max_examples=200, deadline=None)
+def test_full_matrices_and_recursion_agree_on_any_task(spec):
+    relative, absolute, losses = compare_full(spec)
+    assert relative < 1e-6
+    assert absolute < 1e-12
+    assert losses < 1e-6
+
+
 def test_recursion_converges_to_the_closed_form_at_first_order():
     errors, extrapolated = compare_flow(TheorySpec())
     ratios = np.array(errors[:-1]) / np.array(errors[1:])

@@ -1,48 +1,12 @@
-"""Where the theorem stops holding: one assumption dropped at a time; and the paper's slips, decided by numbers."""
+"""The formulas of the text that the derivation contradicts, each decided by numbers; derived in docs/theory.md."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 
-from indelible.errors import UserError
 from indelible.theory import recursion
-from indelible.theory.stages import Chain, rank_steps, run_chain, run_full_chain
-from indelible.theory.tasks import ARMS, Array, TheorySpec, mixture, named_rng, objective, rotations
-from indelible.theory.theorems import post_window, run_arms
-
-# C.4 (beta < c/2) and the order of 5.1 together: possible once D_post's inputs vary more on the specialised directions
-# than elsewhere, because the order is one of cross-covariances (alpha nu beta). Here L_im hides what L_ret shows.
-REPAIRED = TheorySpec(
-    sigma_pre=(0.1,),
-    sigma_post=(2.2,),
-    sigma_ft=(0.1,),
-    beta=(1.0,),
-    post_variance=4.0,
-    T=18.0,
-    lr=0.004,
-    posttrain_steps=200,
-    finetune_steps=8000,
-)
-
-
-@dataclass(frozen=True)
-class CounterExample:
-    """Theorem 5.3 with one assumption dropped; the rest of the spec is unchanged."""
-
-    dropped: str
-    change: str  # what was set instead
-    delta_unmixed: float
-    delta_mixed: float
-    L_ret_unmixed: float
-    L_ret_mixed: float
-
-    @property
-    def still_holds(self) -> bool:
-        """Whether Delta_unmixed > Delta_mixed all the same, by more than a hundredth of what is at stake."""
-        scale = max(self.L_ret_unmixed, self.L_ret_mixed)
-        return self.delta_unmixed - self.delta_mixed > 0.01 * scale
+from indelible.theory.stages import Chain, run_chain, run_full_chain
+from indelible.theory.tasks import ARMS, Array, TheorySpec, named_rng, objective, rotations
 
 
 @dataclass(frozen=True)
@@ -54,96 +18,6 @@ class Slip:
     right: str
     numbers: dict[str, float]
     confirmed: bool  # the numbers side with `right`
-
-
-def finer(spec: TheorySpec, factor: int) -> TheorySpec:
-    """The same times in steps `factor` times smaller."""
-    pre = None if spec.pretrain_steps is None else spec.pretrain_steps * factor
-    return spec.replace(
-        lr=spec.lr / factor,
-        pretrain_steps=pre,
-        posttrain_steps=spec.posttrain_steps * factor,
-        finetune_steps=spec.finetune_steps * factor,
-    )
-
-
-class Options(TypedDict, total=False):
-    """How `run_full_chain` departs from the exact solver; empty for the recursion."""
-
-    num_samples: int
-
-
-def counterexamples(spec: TheorySpec) -> list[CounterExample]:
-    """Each needed assumption of 5.3 dropped in turn; an example that this spec cannot make is left out."""
-    makers: list[tuple[str, Callable[[TheorySpec], tuple[str, TheorySpec, Options]]]] = [
-        ("order of cross-covariances (C.6)", _without_order),
-        ("stop at rank n - k: same pretraining time for both", _same_time),
-        ("stop at rank n - k: pretraining to convergence", _converged),
-        ("short post-training", _long_post),
-        ("fine-tuning near its end", _short_finetune),
-        ("no input of D_ft on specialised directions", _overlapping),
-        ("exact covariances", _sampled),
-    ]
-    out = []
-    for dropped, make in makers:
-        try:
-            change, changed, options = make(spec)
-            arms = {
-                arm: run_full_chain(changed, arm, **options) if options else run_chain(changed, arm) for arm in ARMS
-            }
-        except UserError:
-            continue
-        ret = {arm: float(arms[arm].losses.L_ret) for arm in ARMS}
-        delta = {arm: float(arms[arm].losses.delta) for arm in ARMS}
-        out.append(CounterExample(dropped, change, delta["unmixed"], delta["mixed"], ret["unmixed"], ret["mixed"]))
-    return out
-
-
-def _without_order(spec: TheorySpec) -> tuple[str, TheorySpec, Options]:
-    """Specialised features learned after the inconsistent ones, in the mixed run too."""
-    blend = mixture(spec, spec.alpha).target[spec.block("inconsistent")].min()
-    beta = 0.25 * float(blend) / (max(spec.alpha, 1e-9) * spec.post_variance)
-    return f"beta = {beta:.3g}", spec.replace(beta=(beta,)), {}
-
-
-def _same_time(spec: TheorySpec) -> tuple[str, TheorySpec, Options]:
-    """Both arms stop when the unmixed one has rank n - k."""
-    steps = rank_steps(spec, "unmixed")
-    return f"both arms pretrain {steps} steps", spec.replace(pretrain_steps=steps), {}
-
-
-def _converged(spec: TheorySpec) -> tuple[str, TheorySpec, Options]:
-    """Both arms pretrain until every feature with input has its fixed point."""
-    steps = 3 * rank_steps(spec, "unmixed")
-    return f"both arms pretrain {steps} steps", spec.replace(pretrain_steps=steps), {}
-
-
-def _long_post(spec: TheorySpec) -> tuple[str, TheorySpec, Options]:
-    """Post-training long enough for features of size exp(-2T) to grow."""
-    window = post_window(spec, run_arms(spec))
-    steps = int(3 * max(window.closes_unmixed, window.closes_mixed, window.opens) / spec.lr)
-    return f"{steps} steps of post-training", spec.replace(posttrain_steps=steps), {}
-
-
-def _short_finetune(spec: TheorySpec) -> tuple[str, TheorySpec, Options]:
-    """A short fine-tune beyond what a strongly regularised post-training reached: it helps the unmixed run.
-
-    Its inconsistent features are already there and follow at once; the mixed run's have to grow first.
-    """
-    target = 0.2 * spec.values("sigma_pre") + 0.8 * spec.values("sigma_post")
-    changed = finer(spec, 4).replace(regularisation=1.0, sigma_ft=tuple(target.tolist()))
-    steps = round(0.4 / float(target.min()) / changed.lr)
-    return f"reg = 1, sigma_ft = {target[0]:.3g}, {steps} steps", changed.replace(finetune_steps=steps), {}
-
-
-def _overlapping(spec: TheorySpec) -> tuple[str, TheorySpec, Options]:
-    """D_ft has unit input variance on the specialised directions and asks for 0 there."""
-    return "overlap = 1", spec.replace(overlap=1.0, overlap_target=0.0), {}
-
-
-def _sampled(spec: TheorySpec) -> tuple[str, TheorySpec, Options]:
-    """Sample covariances couple the features: no feature is ever as small as exp(-2T) any more."""
-    return "1000 samples of each data set", spec, {"num_samples": 1000}
 
 
 def slips(spec: TheorySpec) -> list[Slip]:
