@@ -8,7 +8,7 @@ import polars as pl
 
 from indelible.analysis.arms import count_text
 from indelible.analysis.compare import compare_at_equal_settings
-from indelible.analysis.rules import EXPOSURE
+from indelible.analysis.scopes import EXPOSURE
 from indelible.analysis.verdicts import Verdict
 from indelible.report.charts_lambda import size_channels, sizes_in
 from indelible.report.figure import MIN_SEEDS_FOR_BARS, NEUTRAL, VERDICT_COLORS, Chart, Figure
