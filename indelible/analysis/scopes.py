@@ -19,7 +19,8 @@ def scopes(
 
     Args:
         table: results table.
-        columns: the settings that make a part; a named arm that sweeps lambda itself makes a part, too.
+        columns: the settings that make a part; none: the whole. A named arm that sweeps
+            lambda itself makes a part, too.
         losses: only rows that have all of these.
         num_fractions: how many values of lambda a part needs.
         is_split: False keeps arms, and ways of showing D_post (mode, placement), together.
@@ -28,11 +29,13 @@ def scopes(
     done = table.filter(pl.col("status") == "done", fraction <= 1).drop_nulls(losses)
     names = list(columns)
     for arm, part in _by_arm(done, num_fractions) if is_split else [("", done)]:
-        for key, rows in part.sort(names).group_by(names, maintain_order=True):
+        said = [name for name in names if not arm or part[name].n_unique() > 1 or name.endswith("_tokens")]
+        said = [name for name in names if not arm or part[name].n_unique() > 1 or name.endswith("_tokens")]
+        for key, rows in part.sort(names).group_by(names, maintain_order=True) if names else [((), part)]:
             for how, chosen in _by_way(rows) if is_split else [("", rows)]:
                 fractions = sorted(chosen["exposure_fraction"].unique().to_list())
                 if len(fractions) >= num_fractions and fractions[0] == 0:
-                    text = settings_text(dict(zip(names, key, strict=True)), names)
+                    text = settings_text(dict(zip(names, key, strict=True)), said)
                     yield " · ".join(word for word in (arm, text, how) if word), chosen, fractions
 
 

@@ -60,7 +60,7 @@ def test_loads_without_a_message_or_a_request(browser, address):
     assert browser.logs("browser") == []
     assert browser.requests() == []
     names = browser.script("return [...document.querySelectorAll('.chart')].map((one) => one.id.slice(6))")
-    assert names == ["effects", "lambda", "difference", "tradeoff", "settings", "curves", "ledger", "cost"]
+    assert names == ["retention", "effects", "lambda", "tradeoff", "settings", "curves", "ledger", "cost"]
     drawn = "return [...document.querySelectorAll('.chart')].map((one) => !!one.querySelector('svg path'))"
     assert browser.script(drawn) == [True] * 8
 
