@@ -136,7 +136,7 @@ def _view(data: str, keep: str, title: str, rows: pl.DataFrame, *, has_bars: boo
     """``title`` is a Vega expression."""
     base = alt.Chart(alt.NamedData(data)).transform_filter(keep)
     x = alt.X("x:Q", title="λ, part of D_post seen in pretraining", axis=lambda_axis(rows))
-    y = alt.Y("effect:Q", title="change of the loss, nats per token")
+    y = alt.Y("effect:Q", title="change against λ 0, nats (solid: L_ret, dashed: L_im)")
     color, shape = size_channels(rows)
     tooltip = [alt.Tooltip("loss:N"), alt.Tooltip("exposure_fraction:Q", title="λ"),
                alt.Tooltip("size:N", title="|D_post|"), alt.Tooltip("effect:Q", format="+.4f")]  # fmt: skip
