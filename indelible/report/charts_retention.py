@@ -16,6 +16,7 @@ from indelible.report.figure import MIN_SEEDS_FOR_BARS, Chart, Figure
 
 LOSSES = ("L_im", "L_ret")
 MAX_RATES = 8  # stage-3 learning rates that get a choice of their own in the menu
+MAX_SLICES = 16  # choices in the menu; single learning rates go first when there are more
 
 
 def retention_figure(table: pl.DataFrame) -> Figure | None:
@@ -72,7 +73,8 @@ def _label(names: list[str]) -> str:
 def _slices(table: pl.DataFrame) -> list[tuple[str, str, pl.DataFrame]]:
     """Name, the paper's panel and rows of everything that is drawn by itself; the design of Figure 3a comes first.
 
-    One for each treatment (lambda left open), averaged over its sweeps; then one for each of its stage-3 rates.
+    One for each treatment (lambda left open), averaged over its sweeps; then one for each of its stage-3 rates. At
+    most 16: the losses of all settings are in the lambda figure and in the table.
     """
     done = table.filter(pl.col("status") == "done")
     if done.height == 0:
@@ -97,7 +99,10 @@ def _slices(table: pl.DataFrame) -> list[tuple[str, str, pl.DataFrame]]:
                 mean = ("mean over " + ", ".join(word(name) for name in rest)) if rest else ""
                 part = rows.filter(pl.col("finetune_lr") == rate)
                 found.append(((*key, number), _joined(scope, text, mean), panel, part))
-    return [(name, panel, rows) for _, name, panel, rows in sorted(found, key=lambda one: one[0])]
+    found.sort(key=lambda one: one[0])
+    if len(found) > MAX_SLICES:
+        found = [one for one in found if one[0][-1] == 0]
+    return [(name, panel, rows) for _, name, panel, rows in found[:MAX_SLICES]]
 
 
 def _joined(*parts: str) -> str:
