@@ -63,6 +63,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def ids_text(ids: Sequence[str], num_shown: int = 6) -> str:
+    """Run ids in one line, the first few by name: ``a, b and 3 more``."""
+    names = ", ".join(ids[:num_shown])
+    return names + (f" and {len(ids) - num_shown} more" if len(ids) > num_shown else "")
+
+
 def settings_text(row: dict[str, Any], names: Sequence[str]) -> str:
     """Settings in one line: ``λ 0.5 · |D_post| 100k · dropout 0.05``; empty ones are left out."""
     parts = []

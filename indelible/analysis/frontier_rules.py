@@ -45,7 +45,7 @@ LORA_UNMIXED, LORA_MIXED = Arm("LoRA unmixed", False, method="lora"), Arm("LoRA 
 
 
 def frontier_below(x: str, y: str, arm: Arm, baseline: Arm) -> Rule:
-    """The hull of ``arm`` in (x, y) lies below that of ``baseline`` over the x range that both cover.
+    """The hull of ``arm`` in (x, y) lies below that of ``baseline`` over the x range that both cover, at one |D_post|.
 
     At face value: contradicted when it lies more than 0.005 nats above on more than 5 % of the range, or on the whole;
     supported otherwise. Over seeds, paired: supported when the mean distance is found to be negative and at none of 33
@@ -55,7 +55,7 @@ def frontier_below(x: str, y: str, arm: Arm, baseline: Arm) -> Rule:
     def judge_table(table: pl.DataFrame) -> list[Finding]:
         full = table.filter(pl.col("allocation").fill_null("full") == "full")
         found = []
-        for scope, rows, fractions in scopes(full, ("scale", "pipeline"), [x, y], 1, is_split=False):
+        for scope, rows, fractions in scopes(full, ("scale", "pipeline", "post_tokens"), [x, y], 1, is_split=False):
             largest = fractions[-1]
             if largest == 0 and (arm.is_mixed or baseline.is_mixed):
                 continue

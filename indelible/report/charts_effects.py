@@ -6,6 +6,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from indelible.analysis.arms import ids_text
 from indelible.analysis.verdicts import Verdict
 from indelible.report.figure import MIN_SEEDS_FOR_BARS, NEUTRAL, VERDICT_COLORS, Figure
 from indelible.report.headline import common_parts, short_scope
@@ -67,12 +68,11 @@ def effects_figure(verdicts: Sequence[Verdict], scale: str) -> Figure | None:
 
 def _forest_row(verdict: Verdict, everywhere: set[str]) -> dict[str, Any]:
     one = verdict.finding
-    ids = ", ".join(one.run_ids[:3]) + (f" and {len(one.run_ids) - 3} more" if len(one.run_ids) > 3 else "")
     where = short_scope(one.scope, everywhere)
     label = f"{verdict.claim} · {where}" if where else verdict.claim
     return {
         "label": label, "claim": verdict.claim, "text": verdict.text, "scope": one.scope,
         "verdict": one.verdict, "effect": one.effect, "low": one.low, "high": one.high, "detectable": one.detectable,
         "undetectable_low": None if one.detectable is None else -one.detectable, "undetectable_high": one.detectable,
-        "n": one.num_seeds, "detail": one.detail, "runs": ids,
+        "n": one.num_seeds, "detail": one.detail, "runs": ids_text(one.run_ids, 3),
     }  # fmt: skip

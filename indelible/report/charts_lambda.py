@@ -7,7 +7,7 @@ import altair as alt
 import polars as pl
 
 from indelible.analysis import paper
-from indelible.analysis.arms import TREATMENT, count_text, plural, settings_text, treatment_columns, word
+from indelible.analysis.arms import TREATMENT, count_text, ids_text, plural, settings_text, treatment_columns, word
 from indelible.analysis.columns import setting_columns, varying
 from indelible.analysis.inference import mean_interval
 from indelible.report.figure import MIN_SEEDS_FOR_BARS, Chart, Figure
@@ -78,7 +78,7 @@ def _summaries(done: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
     others = [*treatment, *sweeps]
     losses = ["L_im", "L_ret"]
     done = done.sort([*others, *_AXES, "seed"], nulls_last=False)
-    done = done.select(list(dict.fromkeys([*others, "allocation", *_AXES, "seed", *losses])))
+    done = done.select(list(dict.fromkeys([*others, "allocation", *_AXES, "seed", "finetune_id", *losses])))
     rows = done.select(others).to_dicts() if others else [{}] * done.height
     groups = pl.Series("group", [settings_text(row, treatment) for row in rows], pl.String)
     single = done.with_columns(groups, pl.Series("slice", [settings_text(row, others) or "all" for row in rows]))
@@ -96,23 +96,28 @@ def _summaries(done: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
                              everywhere.over("group", "post_tokens"))  # fmt: skip
         kept = kept.filter(pl.len().over("group", "post_tokens", "seed", *sweeps) == everywhere.over("group",
                            "post_tokens"))  # fmt: skip
-        averaged = kept.group_by("group", "allocation", *_AXES, "seed", maintain_order=True).agg(pl.col(losses).mean())
+        averaged = kept.group_by("group", "allocation", *_AXES, "seed", maintain_order=True).agg(
+            pl.col(losses).mean(), pl.col("finetune_id").str.join(" ")
+        )
         parts.insert(0, averaged.with_columns(names.alias("slice")))
     order = single["group"].unique(maintain_order=True).to_list()
     points = pl.concat(parts, how="diagonal").sort(
         pl.col("group").replace_strict(order, range(len(order)), return_dtype=pl.Int64), maintain_order=True
     )
-    points = points.select("slice", "allocation", *_AXES, "seed", *losses)
+    points = points.select("slice", "allocation", *_AXES, "seed", "finetune_id", *losses)
     slices = points["slice"].unique(maintain_order=True)
     points = points.filter(pl.col("slice").is_in(slices.head(MAX_SLICES).to_list()))
     keys = ["slice", "allocation", *(name for name in reversed(_AXES))]
-    long = points.unpivot(losses, index=[*keys, "seed"], variable_name="loss", value_name="value").drop_nulls("value")
+    long = points.unpivot(
+        losses, index=[*keys, "seed", "finetune_id"], variable_name="loss", value_name="value"
+    ).drop_nulls("value")
     means: list[dict[str, Any]] = []
     for key, group in long.group_by(*keys, "loss", maintain_order=True):
         found = mean_interval(group["value"].to_numpy())
         means.append({**dict(zip([*keys, "loss"], key, strict=True)), "mean": found.mean, "low": found.low,
-                      "high": found.high, "n": found.n})  # fmt: skip
-    return pl.DataFrame(means, infer_schema_length=None), long, max(0, len(slices) - MAX_SLICES)
+                      "high": found.high, "n": found.n,
+                      "runs": ids_text(" ".join(group["finetune_id"]).split())})  # fmt: skip
+    return pl.DataFrame(means, infer_schema_length=None), long.drop("finetune_id"), max(0, len(slices) - MAX_SLICES)
 
 
 def _panels(points: pl.DataFrame) -> dict[str, str]:
@@ -133,7 +138,7 @@ def _own_view(loss: str, rows: pl.DataFrame, *, is_sliced: bool, has_bars: bool)
     tooltip = [
         alt.Tooltip("exposure_fraction:Q", title="λ"), alt.Tooltip("size:N", title="|D_post|"),
         alt.Tooltip("mean:Q", format=".4f"), alt.Tooltip("low:Q", format=".4f"),
-        alt.Tooltip("high:Q", format=".4f"), alt.Tooltip("n:Q", title="seeds"),
+        alt.Tooltip("high:Q", format=".4f"), alt.Tooltip("n:Q", title="seeds"), alt.Tooltip("runs:N"),
     ]  # fmt: skip
     means = alt.Chart(alt.NamedData("lambda_mean")).transform_filter(keep)
     scale = alt.Scale(zero=False)

@@ -7,7 +7,7 @@ import altair as alt
 import polars as pl
 
 from indelible.analysis import paper
-from indelible.analysis.arms import settings_text, treatment_columns, word
+from indelible.analysis.arms import ids_text, settings_text, treatment_columns, word
 from indelible.analysis.columns import setting_columns, varying
 from indelible.analysis.compare import compare_at_equal_settings
 from indelible.analysis.scopes import EXPOSURE, scopes
@@ -119,15 +119,17 @@ def _differences(rows: pl.DataFrame, name: str) -> list[dict[str, Any]]:
     for loss in LOSSES:
         zero = {"slice": name, "post_tokens": rows["post_tokens"][0], "loss": loss, "exposure_fraction": 0.0,
                 "effect": 0.0, "low": None, "high": None, "n": None, "detectable": None,
-                "verdict": "reference"}  # fmt: skip
+                "verdict": "reference", "runs": ""}  # fmt: skip
         found.append(zero)
         for fraction in fractions[1:]:
-            one = compare_at_equal_settings(rows, column == 0, column == fraction, loss, EXPOSURE).result
+            compared = compare_at_equal_settings(rows, column == 0, column == fraction, loss, EXPOSURE)
+            one = compared.result
             if one.effect is None:
                 continue
             low, high = one.interval or (None, None)
             found.append({**zero, "exposure_fraction": fraction, "effect": one.effect, "low": low, "high": high,
-                          "n": one.n, "detectable": one.detectable, "verdict": one.conclusion()})  # fmt: skip
+                          "n": one.n, "detectable": one.detectable, "verdict": one.conclusion(),
+                          "runs": ids_text(compared.finetune_ids)})  # fmt: skip
     return found
 
 
@@ -148,7 +150,7 @@ def _view(data: str, keep: str, title: str, rows: pl.DataFrame, *, has_bars: boo
     if "n" in rows.columns:
         tooltip += [alt.Tooltip("low:Q", format="+.4f"), alt.Tooltip("high:Q", format="+.4f"),
                     alt.Tooltip("detectable:Q", format=".4f"), alt.Tooltip("n:Q", title="seeds"),
-                    alt.Tooltip("verdict:N")]  # fmt: skip
+                    alt.Tooltip("verdict:N"), alt.Tooltip("runs:N")]  # fmt: skip
     zero = alt.Chart(alt.NamedData(data)).mark_rule(strokeWidth=1).encode(y=alt.datum(0))
     layers: list[Any] = [zero]
     for loss in LOSSES:

@@ -82,11 +82,11 @@ def chain_columns(table: pl.DataFrame) -> list[str]:
 
 
 def frontier_lines(done: pl.DataFrame) -> pl.DataFrame:
-    """Lines to draw: plane, kind, series, order, x, y.
+    """Lines to draw, one for each treatment, pipeline and |D_post|: plane, kind, series, order, x, y.
 
     Hull and Pareto set are of the means over seeds of equal settings; the attainment surfaces are of single chains.
     """
-    labels = ["series", "exposure", "variant", "pipeline"]
+    labels = ["series", "exposure", "variant", "pipeline", "post_tokens"]
     means = done.group_by(list(dict.fromkeys([*setting_columns(done), *labels])), maintain_order=True).agg(
         pl.col("L_ft", "L_ret", "L_pre").mean()
     )
@@ -107,10 +107,10 @@ def frontier_lines(done: pl.DataFrame) -> pl.DataFrame:
 
 
 def _line(x: str, y: str, kind: str, names: tuple[Any, ...], points: Points) -> list[dict[str, Any]]:
-    series, exposure, variant, pipeline = names
+    series, exposure, variant, pipeline, tokens = names
     return [
         {"plane": f"{x}_{y}", "kind": kind, "series": series, "exposure": exposure, "variant": variant,
-         "pipeline": pipeline, "order": order,
+         "pipeline": pipeline, "post_tokens": tokens, "order": order,
          "x": float(point[0]), "y": float(point[1])}
         for order, point in enumerate(points)
     ]  # fmt: skip
@@ -151,7 +151,9 @@ def _channels(done: pl.DataFrame) -> dict[str, Any]:
         "shape": alt.Shape(
             f"{by_shape}:N", sort=orders[by_shape], title=None, scale=alt.Scale(domain=orders[by_shape])
         ),
-        "dash": alt.StrokeDash("variant:N", legend=None, scale=alt.Scale(domain=orders["variant"], range=_DASHES)),
+        "dash": alt.StrokeDash(
+            "variant:N", title=None, sort=orders["variant"], legend=None, scale=alt.Scale(range=_DASHES)
+        ),
         "legends": [f"shown_{label}" for label in varied],
     }
 
@@ -188,6 +190,7 @@ def _view(
         .transform_filter(f"datum.plane == '{x}_{y}' && datum.kind == frontier && {keep}")
         .mark_line(strokeWidth=2.2)
         .encode(x="x:Q", y="y:Q", color=channels["color"], strokeDash=channels["dash"], order="order:Q",
+                detail="post_tokens:O",
                 opacity=alt.when(shown).then(alt.value(0.9)).otherwise(alt.value(0.07)))
     )  # fmt: skip
     layers = [dots, line] if is_dense else [line, dots]  # in a crowd the lines would vanish below the dots

@@ -30,7 +30,7 @@ STATISTICS = (
     "finding has its own "
     "5 % risk; within one finding, several steps, λ or levels are Bonferroni-corrected "
     "where one of them is enough; "
-    "`indelible verdicts --family-wise` bounds the risk over all findings (Holm). Frontiers are lower-left convex "
+    "indelible verdicts --family-wise bounds the risk over all findings (Holm). Frontiers are lower-left convex "
     "hulls (what the "
     "paper draws) or Pareto sets (what it defines) of means over seeds; hulls are compared over the range that both "
     "cover. Matched "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from indelible.analysis.arms import settings_text, treatment_columns, word
+from indelible.analysis.arms import settings_text, treatment_columns, value_text, word
 from indelible.analysis.claims import paper_verdicts
 from indelible.analysis.columns import setting_columns, varying
 from indelible.analysis.frontier import (
@@ -76,20 +76,27 @@ def noise_rows(table: pl.DataFrame) -> list[dict[str, str]]:
 
 
 def frontier_rows(labelled: pl.DataFrame) -> list[dict[str, str]]:
-    """Frontier measures by arm in (L_ft, L_ret), pipeline by pipeline: only within one can losses be compared."""
+    """Frontier measures by arm in (L_ft, L_ret), for each pipeline and |D_post|.
+
+    Only within one of these can losses be compared. Arms with fewer than three settings have no frontier to speak of
+    and are left out.
+    """
     done = labelled.filter(pl.col("status") == "done").drop_nulls(["L_ft", "L_ret"])
-    pipelines = done.partition_by("scale", "pipeline", maintain_order=True)
+    parts = ["scale", "pipeline", "post_tokens"]
+    names = varying(done, parts)
     return [
-        {"pipeline": part["pipeline"][0], **row} if len(pipelines) > 1 else row
-        for part in pipelines
-        for row in _frontiers_of_pipeline(part)
+        {word(name): value_text(name, part[name][0]) for name in names} | row
+        for part in done.partition_by(parts, maintain_order=True)
+        for row in _comparable_frontiers(part)
     ]
 
 
-def _frontiers_of_pipeline(done: pl.DataFrame) -> list[dict[str, str]]:
+def _comparable_frontiers(done: pl.DataFrame) -> list[dict[str, str]]:
     settings = setting_columns(done)
     means = done.group_by([*settings, "series"], maintain_order=True).agg(pl.col("L_ft", "L_ret").mean())
-    clouds = {key[0]: part for key, part in means.group_by("series", maintain_order=True)}
+    clouds = {key[0]: part for key, part in means.group_by("series", maintain_order=True) if part.height >= 3}
+    if not clouds:
+        return []
     points = {key: part.select("L_ft", "L_ret").to_numpy() for key, part in clouds.items()}
     reference = reference_point(*points.values())
     first = next(iter(points.values()))

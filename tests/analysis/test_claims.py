@@ -32,7 +32,7 @@ def test_a_study_with_the_effect(tmp_path):
     assert set(found) == {claim.name for claim in CLAIMS}
     for claim in ("retained-lower", "less-erased", "retained-falls-steadily", "hand-over-flat"):
         assert [one.verdict for one in found[claim]] == ["supported", "supported"]  # one for each |D_post|
-    assert [one.verdict for one in found["frontier-retained"]] == ["supported"]
+    assert [one.verdict for one in found["frontier-retained"]] == ["supported", "supported"]
     assert [one.verdict for one in found["equal-ft"]] == ["supported"]
     assert [one.verdict for one in found["equal-im"]] == ["supported"]
     for claim in ("matched-best-inside", "mixing-helps-lora", "replay-adds-ft"):
@@ -103,8 +103,9 @@ def test_a_family_keeps_what_is_clear(tmp_path):
 
 def test_frontiers_that_cross_are_contradicted_by_a_level(tmp_path):
     table = table_of(
-        tmp_path, fractions=(0.0, 1.0), noise=0.0005, seeds=range(6), finetune_lrs=(1e-4, 3e-4, 1e-3, 3e-3)
-    )
+        tmp_path, fractions=(0.0, 1.0), noise=0.0005, seeds=range(6), finetune_lrs=(1e-4, 3e-4, 1e-3, 3e-3),
+        post_tokens=(10_000,),
+    )  # fmt: skip
     worse = (pl.col("exposure_fraction") == 1) & (pl.col("finetune_lr") >= 1e-3)
     crossed = table.with_columns(pl.when(worse).then(pl.col("L_ret") + 0.45).otherwise("L_ret").alias("L_ret"))
     (found,) = by_claim(study_verdicts(crossed))["frontier-retained"]
@@ -199,9 +200,10 @@ def test_ways_of_exposure_are_judged_apart_and_repeats_not_at_all():
 
 
 def test_a_frontier_gains_nothing_from_chains_that_the_other_arm_still_lacks(tmp_path):
-    table = table_of(tmp_path, fractions=(0.0, 1.0), posttrain_lrs=(1e-3, 1e-1), seeds=range(4), benefit=0.0)
+    table = table_of(tmp_path, fractions=(0.0, 1.0), posttrain_lrs=(1e-3, 1e-1), seeds=range(4), benefit=0.0,
+                     post_tokens=(100_000,))  # fmt: skip
     best = (pl.col("exposure_fraction") == 0) & (pl.col("posttrain_lr") == 1e-3)
-    status = pl.when(best & (pl.col("post_tokens") == 100_000)).then(pl.lit("{}")).otherwise("status")
+    status = pl.when(best).then(pl.lit("{}")).otherwise("status")
 
     def judged(word):
         changed = table.with_columns(pl.when(status == "{}").then(pl.lit(word)).otherwise(status).alias("status"))

@@ -95,8 +95,9 @@ def two_designs(folder):
     roots = [write_fake_study(folder / name, FakeStudy(**settings)) for name, settings in {
         "fig3a": {"name": "a", "finetune_lrs": (1e-3,)},
         "fig3b": {"name": "b", "finetune_lrs": (1e-3,), "allocation": "matched", "benefit": -0.4, "dropouts": (0.01,)},
-        "other": {"name": "c", "finetune_lrs": (1e-4, 1e-3), "pipeline": ("general", "music", "instruction"),
+        "other": {"name": "c", "finetune_lrs": (1e-4, 3e-4, 1e-3), "pipeline": ("general", "music", "instruction"),
                   "post_tokens": (30_000,)},
+        "sweep": {"name": "d", "finetune_lrs": (1e-4, 3e-4, 1e-3), "post_tokens": (20_000,)},
     }.items()]  # fmt: skip
     plans = [json.loads((root / "plan.json").read_text()) for root in roots]
     for root, plan in zip(roots, plans, strict=True):
@@ -135,6 +136,7 @@ def test_losses_of_two_pipelines_are_not_put_on_one_frontier(designs):
     rows = designs.frontiers
     assert {row["pipeline"] for row in rows} == {"general>music>chemistry", "general>music>instruction"}
     assert len({row["reference"] for row in rows}) == 2
+    assert {row["settings"] for row in rows} == {"3"}  # a design with one setting has no frontier
     firsts = [row for row in rows if row["ε to first arm"] == "+0.0000"]
     assert {row["pipeline"] for row in firsts} == {row["pipeline"] for row in rows}
     names = [one["name"] for one in designs.figures["tradeoff"].specification()["params"]]
@@ -172,6 +174,7 @@ def test_curves_show_stage_results_and_the_ledger_its_tokens(contents):
     assert own["value"] == row["L_ret"]
     assert own["equal"] == 3.0
     ledger = contents.figures["ledger"].data["ledger"]
+    assert {"λ 0.5 · |D_post| 10k", "λ 1 · |D_post| 10k"} <= set(ledger["label"])
     arm = ledger.filter(pl.col("label") == "λ 1 · |D_post| 100k")
     assert arm.height == 50
     assert arm["tokens"].sum() == 100_000
@@ -185,8 +188,8 @@ def test_figures_without_their_data_are_left_out(tmp_path):
 
 
 def test_frontier_measures_and_noise_by_arm(contents):
-    assert [row["arm"] for row in contents.frontiers] == ["λ 0", "λ 0.5", "λ 1"]
-    volumes = [float(row["hypervolume"]) for row in contents.frontiers]
+    assert [row["arm"] for row in contents.frontiers] == ["λ 0", "λ 0.5", "λ 1"] * 2  # for each |D_post|
+    volumes = [float(row["hypervolume"]) for row in contents.frontiers[:3]]
     assert volumes == sorted(volumes)
     assert "best L_ret at the smallest stage-3 LR" in contents.frontiers[0]["ends at the edge of the grid"]
     assert [row["arm"] for row in contents.noise] == ["λ 0", "λ 0.5", "λ 1"]
