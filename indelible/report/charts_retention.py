@@ -7,7 +7,7 @@ import altair as alt
 import polars as pl
 
 from indelible.analysis import paper
-from indelible.analysis.arms import ids_text, settings_text, treatment_columns, word
+from indelible.analysis.arms import ids_text, plural, settings_text, treatment_columns, word
 from indelible.analysis.columns import setting_columns, varying
 from indelible.analysis.compare import compare_at_equal_settings
 from indelible.analysis.scopes import EXPOSURE, scopes
@@ -43,13 +43,14 @@ def retention_figure(table: pl.DataFrame) -> Figure | None:
     names = list(panels)
     matched = [name for name, panel in panels.items() if panel == "b"]
     panel = f"(indexof({json.dumps(matched)}, slice) >= 0 ? 'b' : 'a')"
+    own = f"'This study: ' + {_label(frame, names)}"
     chart = alt.concat(
-        _view("retention", "datum.slice == slice", f"'This study: ' + {_label(names)}", frame, has_bars=has_bars),
+        _view("retention", "datum.slice == slice", own, frame, has_bars=has_bars),
         _view("retention_paper", f"datum.panel == {panel}", f"'The paper: Figure 3' + {panel}", papers, has_bars=False),
         columns=2,
     ).resolve_scale(color="independent", shape="independent", y="shared")
-    menu = alt.binding_select(options=names, name="settings ") if len(names) > 1 else None
-    select = alt.param(name="slice", value=names[0], bind=menu) if menu else alt.param(name="slice", value=names[0])
+    menu = {"bind": alt.binding_select(options=names, name="settings ")} if len(names) > 1 else {}
+    select = alt.param(name="slice", value=names[0], **menu)
     return Figure(
         name="retention",
         title="What exposure changes at hand-over, and after the next fine-tune",
@@ -65,9 +66,11 @@ def retention_figure(table: pl.DataFrame) -> Figure | None:
     )
 
 
-def _label(names: list[str]) -> str:
-    """A Vega expression for the chosen slice in words."""
-    return "'λ against λ 0'" if names == ["all"] else "slice"
+def _label(frame: pl.DataFrame, names: list[str]) -> str:
+    """A Vega expression for the chosen slice and its number of seeds, in words."""
+    counts = dict(frame.group_by("slice").agg(pl.col("n").max()).iter_rows())
+    texts = [" · ".join([*([name] if name != "all" else []), plural(counts[name], "seed")]) for name in names]
+    return f"{json.dumps(texts, ensure_ascii=False)}[indexof({json.dumps(names, ensure_ascii=False)}, slice)]"
 
 
 def _slices(table: pl.DataFrame) -> list[tuple[str, str, pl.DataFrame]]:
@@ -143,7 +146,7 @@ def _view(data: str, keep: str, title: str, rows: pl.DataFrame, *, has_bars: boo
     """``title`` is a Vega expression."""
     base = alt.Chart(alt.NamedData(data)).transform_filter(keep)
     x = alt.X("x:Q", title="λ, part of D_post seen in pretraining", axis=lambda_axis(rows))
-    y = alt.Y("effect:Q", title="change against λ 0, nats (solid: L_ret, dashed: L_im)")
+    y = alt.Y("effect:Q", title="change, nats (solid L_ret, dashed L_im)")
     color, shape = size_channels(rows)
     tooltip = [alt.Tooltip("loss:N"), alt.Tooltip("exposure_fraction:Q", title="λ"),
                alt.Tooltip("size:N", title="|D_post|"), alt.Tooltip("effect:Q", format="+.4f")]  # fmt: skip

@@ -206,7 +206,7 @@ def test_the_main_figure_follows_its_menu_and_names_its_runs(browser, address):
     choose(browser, "retention", "stage-3 LR 0.001")
     browser.wait_for("return report.views.retention.signal('slice') === 'stage-3 LR 0.001'")
     titles = "return [...document.querySelectorAll('#chart-retention .role-title text')].map((one) => one.textContent)"
-    assert "This study: stage-3 LR 0.001" in browser.script(titles)
+    assert "This study: stage-3 LR 0.001 · 3 seeds" in browser.script(titles)
     dots = """
       const found = [...document.querySelectorAll('#chart-retention .mark-symbol.role-mark path')]
         .filter((one) => one.__data__.datum.slice && one.__data__.datum.exposure_fraction === 1

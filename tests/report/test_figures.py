@@ -148,7 +148,7 @@ def test_the_main_figure_has_a_stable_file_name(designs, tmp_path):
     assert names == {"retention.pdf", "retention.svg", "retention.png", "retention-retention.csv",
                      "retention-retention_paper.csv"}  # fmt: skip
     svg = (tmp_path / "retention.svg").read_text()
-    assert "This study: fig3a" in svg
+    assert "This study: fig3a · 3 seeds" in svg
     assert "The paper: Figure 3a" in svg
 
 
