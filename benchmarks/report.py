@@ -22,7 +22,7 @@ def main() -> None:
     """Writes the study to a temporary folder and times what the commands do."""
     num_chains = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     per_rate = 3 * 5 * 3 * 5 * 2 * 3  # seeds, lambdas, |D_post|, stage-2 LRs, replays, dropouts
-    num_rates = max(2, round(num_chains / per_rate))
+    num_rates = max(2, -(-num_chains // per_rate))  # so many chains at least
     study = FakeStudy(
         name="large",
         fractions=(0.0, 0.25, 0.5, 0.75, 1.0),

@@ -63,6 +63,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def ids_text(ids: Sequence[str], num_shown: int = 6) -> str:
+    """Run ids in one line, the first few by name: ``a, b and 3 more``."""
+    names = ", ".join(ids[:num_shown])
+    return names + (f" and {len(ids) - num_shown} more" if len(ids) > num_shown else "")
+
+
 def settings_text(row: dict[str, Any], names: Sequence[str]) -> str:
     """Settings in one line: ``λ 0.5 · |D_post| 100k · dropout 0.05``; empty ones are left out."""
     parts = []
@@ -82,7 +88,7 @@ def with_labels(table: pl.DataFrame) -> pl.DataFrame:
     of 0 unsaid, ``plain`` when nothing is left); ``settings``: everything that varies.
     """
     settings = varying(table, setting_columns(table)) if table.height else []
-    treatment = [name for name in TREATMENT if name in settings or name == "exposure_fraction"]
+    treatment = [name for name in treatment_columns(table) if name in settings or name == "exposure_fraction"]
     others = [name for name in treatment if name != "exposure_fraction"]
     rows = table.select(settings + [name for name in treatment if name not in settings]).to_dicts()
     return table.with_columns(
@@ -98,6 +104,14 @@ def _said(row: dict[str, Any]) -> dict[str, Any]:
     return {
         name: None if name in ("replay_fraction", "dropout") and not value else value for name, value in row.items()
     }
+
+
+def treatment_columns(table: pl.DataFrame) -> list[str]:
+    """The treatment columns that a name needs: those that a named arm settles by itself go without saying."""
+    if table.height == 0 or table["arm"].n_unique() < 2 or "" in table["arm"].fill_null(""):
+        return list(TREATMENT)
+    settled = table.group_by("arm").agg(pl.col(name).n_unique() for name in TREATMENT if name != "arm").drop("arm")
+    return [name for name in TREATMENT if name in ("arm", "exposure_fraction") or (settled[name] > 1).any()]
 
 
 def label_order(labelled: pl.DataFrame, label: str) -> list[str]:

@@ -26,6 +26,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("retained-falls-steadily", "Figure 3a right", "L_ret falls at every step of λ.", monotone("L_ret", "full")),
     Claim("matched-hand-over-higher", "Figure 3b left", "Compute-matched, exposure raises L_im.",
           ends("L_im", "matched", "higher")),
+    Claim("matched-hand-over-rises-steadily", "Figure 3b left", "Compute-matched, L_im rises at every step of λ.",
+          monotone("L_im", "matched", "higher")),
     Claim("matched-retained-lower", "Figure 3b right",
           "Compute-matched, all of D_post early (λ 1) gives a lower L_ret than all of it late (λ 0).",
           ends("L_ret", "matched", "lower")),

@@ -1,7 +1,9 @@
 """Compares two arms in a results table: at equal settings, at equal L_ft, and at equal L_im."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,6 +22,7 @@ class Comparison:
     result: Paired
     num_blocks: int  # settings (or curves) compared, the same for every seed
     num_left_out: int  # settings that not every seed has in both arms, or curves without a common range
+    num_seeds_left_out: int  # seeds with pairs, but of too few settings to be compared with the others
     finetune_ids: tuple[str, ...]  # the chains behind it, by their last run
 
 
@@ -42,16 +45,19 @@ def compare_at_equal_settings(
         sides.append(rows.group_by(keys, maintain_order=True).agg(
             pl.col(loss).mean().alias(side), pl.col("finetune_id").alias(f"{side}_ids")))  # fmt: skip
     joined = sides[0].join(sides[1], on=keys, how="inner", nulls_equal=True, maintain_order="left")
-    all_blocks = pl.concat([side.select(block) for side in sides]).unique().height
-    kept = _balanced(joined, block)
+    joined = joined.with_columns(block=pl.struct(block).rank("dense") if block else pl.lit(1))
+    blocks_by_seed = {key[0]: set(part["block"]) for key, part in joined.group_by("seed")}
+    seeds, blocks = complete_part(blocks_by_seed)
+    kept = joined.filter(pl.col("seed").is_in(seeds), pl.col("block").is_in(list(blocks)))
     differences = kept.with_columns(difference=pl.col("second") - pl.col("first"))
     by_seed = differences.group_by("seed").agg(pl.col("difference").mean()).sort("seed")
     ids = [run_id for side in ("first", "second") for ids in kept[f"{side}_ids"] for run_id in ids]
-    num_blocks = kept.select(block).unique().height
+    all_blocks = pl.concat([side.select(block) for side in sides]).unique().height if block else len(blocks)
     return Comparison(
         result=paired(dict(by_seed.iter_rows())),
-        num_blocks=num_blocks,
-        num_left_out=all_blocks - num_blocks,
+        num_blocks=len(blocks),
+        num_left_out=all_blocks - len(blocks),
+        num_seeds_left_out=len(blocks_by_seed) - len(seeds),
         finetune_ids=tuple(dict.fromkeys(ids)),
     )
 
@@ -77,19 +83,46 @@ def compare_at_equal_loss(
         groups = rows.sort(axis).group_by([*block, "seed"], maintain_order=True)
         curves.append({key: group for key, group in groups if group[axis].n_unique() >= 2})
     differences: dict[tuple[object, ...], dict[int, float]] = {}
-    ids: dict[tuple[object, ...], list[str]] = {}
+    ids: dict[tuple[tuple[object, ...], int], list[str]] = {}
     for key in curves[0].keys() & curves[1].keys():
         one, two = curves[0][key], curves[1][key]
         difference = curve_gap(one.select(equal, loss).to_numpy(), two.select(equal, loss).to_numpy())
         if difference is not None:
-            differences.setdefault(key[:-1], {})[int(key[-1])] = difference  # type: ignore[call-overload]
-            ids.setdefault(key[:-1], []).extend([*one["finetune_id"], *two["finetune_id"]])
+            seed = int(key[-1])  # type: ignore[call-overload]
+            differences.setdefault(key[:-1], {})[seed] = difference
+            ids[key[:-1], seed] = [*one["finetune_id"], *two["finetune_id"]]
     asked = {key[:-1] for side in curves for key in side}
-    seeds = sorted({seed for values in differences.values() for seed in values})
-    whole = [block_key for block_key, values in differences.items() if len(values) == len(seeds)]
-    by_seed = {seed: float(np.mean([differences[key][seed] for key in whole])) for seed in seeds} if whole else {}
-    used = sorted({run_id for key in whole for run_id in ids[key]})
-    return Comparison(paired(by_seed), len(whole), len(asked) - len(whole), tuple(used))
+    curves_by_seed: dict[int, set[tuple[object, ...]]] = {}
+    for key, values in differences.items():
+        for seed in values:
+            curves_by_seed.setdefault(seed, set()).add(key)
+    seeds, found = complete_part(curves_by_seed)
+    whole = [key for key in differences if key in found]
+    by_seed = {seed: float(np.mean([differences[key][seed] for key in whole])) for seed in seeds}
+    used = sorted({run_id for key in whole for seed in seeds for run_id in ids[key, seed]})
+    return Comparison(
+        paired(by_seed), len(whole), len(asked) - len(whole), len(curves_by_seed) - len(seeds), tuple(used)
+    )
+
+
+def complete_part(blocks_by_seed: Mapping[int, AbstractSet[Any]]) -> tuple[list[int], set[Any]]:
+    """The seeds and blocks (settings) to compare, such that every seed has every block.
+
+    A seed counts once it has half as many blocks as the fullest one: a seed that has just begun does not cost the
+    others their settings. Only what is finished decides, never a loss.
+
+    Returns:
+        seeds in rising order, and the blocks that all of them have.
+    """
+    order = sorted(blocks_by_seed, key=lambda seed: (-len(blocks_by_seed[seed]), seed))
+    seeds: list[int] = []
+    common: set[Any] = set()
+    for seed in order:
+        blocks = blocks_by_seed[seed]
+        shared = common & blocks if seeds else set(blocks)
+        if shared and 2 * len(blocks) >= len(blocks_by_seed[order[0]]):
+            seeds, common = [*seeds, seed], shared
+    return sorted(seeds), common
 
 
 def curve_gap(first: ArrayLike, second: ArrayLike, num_levels: int = NUM_LEVELS) -> float | None:
@@ -121,9 +154,3 @@ def lower_branch(curve: ArrayLike, levels: ArrayLike) -> NDArray[np.float64]:
     inside = (x >= low) & (x <= high)
     lowest = np.where(inside, y, np.inf).min(axis=1)
     return np.where(np.isinf(lowest), np.nan, lowest)
-
-
-def _balanced(joined: pl.DataFrame, block: list[str]) -> pl.DataFrame:
-    """Only blocks that every seed has, so that no seed's mean is over other settings than another's."""
-    num_seeds = joined["seed"].n_unique()
-    return joined.filter(pl.col("seed").n_unique().over(block) == num_seeds) if block else joined

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from indelible.analysis.columns import setting_columns
 from indelible.analysis.frontier import Gap, Points, gap, lower_left_hull
 from indelible.analysis.inference import paired
-from indelible.analysis.rules import scopes
+from indelible.analysis.scopes import EXPOSURE, scopes
 from indelible.analysis.verdicts import CONTRADICTED, INCONCLUSIVE, SUPPORTED, Finding, Rule, finding, not_tested
 
 NUM_LEVELS = 33  # places along the common range at which hulls are compared
 TOLERANCE = 0.005  # nats per token: lines that touch do not cross
 TOLERATED_SHARE = 0.05  # of the common range
+_DIFFERING = (*EXPOSURE, "dropout", "replay_fraction", "method")  # the settings in which these arms may differ
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ LORA_UNMIXED, LORA_MIXED = Arm("LoRA unmixed", False, method="lora"), Arm("LoRA 
 
 
 def frontier_below(x: str, y: str, arm: Arm, baseline: Arm) -> Rule:
-    """The hull of ``arm`` in (x, y) lies below that of ``baseline`` over the x range that both cover.
+    """The hull of ``arm`` in (x, y) lies below that of ``baseline`` over the x range that both cover, at one |D_post|.
 
     At face value: contradicted when it lies more than 0.005 nats above on more than 5 % of the range, or on the whole;
     supported otherwise. Over seeds, paired: supported when the mean distance is found to be negative and at none of 33
@@ -53,11 +55,13 @@ def frontier_below(x: str, y: str, arm: Arm, baseline: Arm) -> Rule:
     def judge_table(table: pl.DataFrame) -> list[Finding]:
         full = table.filter(pl.col("allocation").fill_null("full") == "full")
         found = []
-        for scope, rows, fractions in scopes(full, ("scale", "pipeline"), [x, y], 1):
+        for scope, rows, fractions in scopes(full, ("scale", "pipeline", "post_tokens"), [x, y], 1, is_split=False):
             largest = fractions[-1]
             if largest == 0 and (arm.is_mixed or baseline.is_mixed):
                 continue
-            first, second = baseline.rows(rows, largest), arm.rows(rows, largest)
+            missing = full.filter(pl.col("status").is_in(["incomplete", "failed"]))
+            missing = pl.concat([one.rows(missing, largest) for one in (baseline, arm)])
+            first, second = (_without(one.rows(rows, largest), missing) for one in (baseline, arm))
             if min(first.height, second.height) >= 2:
                 found.append(_judge_scope(scope, first, second, (x, y), (baseline.name, arm.name)))
         return found or [
@@ -65,6 +69,15 @@ def frontier_below(x: str, y: str, arm: Arm, baseline: Arm) -> Rule:
         ]
 
     return judge_table
+
+
+def _without(rows: pl.DataFrame, missing: pl.DataFrame) -> pl.DataFrame:
+    """Leaves out settings (and seeds) of which a chain of either arm is still missing: more chains make a lower hull.
+
+    A diverged chain is not missing: it is what that setting gives.
+    """
+    keys = [name for name in setting_columns(rows) if name not in _DIFFERING]
+    return rows.join(missing.select(*keys, "seed").unique(), on=[*keys, "seed"], how="anti", nulls_equal=True)
 
 
 def _judge_scope(

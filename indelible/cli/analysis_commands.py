@@ -127,5 +127,6 @@ def _footnote(*, is_paper: bool, is_family_wise: bool) -> str:
     risk = "5 % risk over all findings together (Holm)" if is_family_wise else "5 % risk for each finding by itself"
     return (
         "Effects in nats per token, paired over seeds (n), with 95 % intervals: the wider of bootstrap and t interval. "
-        f"A direction is named when zero is outside and the effect at least the detectable one (power 0.8); {risk}."
+        f"A direction is named when zero is outside and the effect at least the detectable one (power 0.8); {risk}. "
+        "The runs behind each: --json."
     )

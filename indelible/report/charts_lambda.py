@@ -1,12 +1,13 @@
 """L_im and L_ret against lambda, this study's and the paper's."""
 
+import json
 from typing import Any
 
 import altair as alt
 import polars as pl
 
 from indelible.analysis import paper
-from indelible.analysis.arms import TREATMENT, count_text, plural, settings_text, word
+from indelible.analysis.arms import TREATMENT, count_text, ids_text, plural, settings_text, treatment_columns, word
 from indelible.analysis.columns import setting_columns, varying
 from indelible.analysis.inference import mean_interval
 from indelible.report.figure import MIN_SEEDS_FOR_BARS, Chart, Figure
@@ -31,8 +32,11 @@ def lambda_figure(table: pl.DataFrame) -> Figure | None:
         return None
     summary, points, num_left_out = _summaries(done)
     slices = summary["slice"].unique(maintain_order=True).to_list()
-    panel = "b" if done["allocation"].unique().to_list() == ["matched"] else "a"
-    paper_rows = _paper_rows(panel)
+    summary, points = with_sizes(summary), with_sizes(points)
+    panels = _panels(points)
+    paper_rows = _paper_rows(sorted(set(panels.values())))
+    matched = [name for name, panel in panels.items() if panel == "b"]
+    panel = f"(indexof({json.dumps(matched)}, slice) >= 0 ? 'b' : 'a')" if len(slices) > 1 else f"'{panels[slices[0]]}'"
     select = None
     if len(slices) > 1:
         menu = alt.binding_select(options=slices, name="settings ")
@@ -41,20 +45,20 @@ def lambda_figure(table: pl.DataFrame) -> Figure | None:
     has_bars = bool((summary["n"] >= MIN_SEEDS_FOR_BARS).any())
     views = []
     for loss in ("L_im", "L_ret"):
-        views.append(_own_view(loss, sizes_in(summary), is_sliced=select is not None, has_bars=has_bars))
-        views.append(_paper_view(loss, panel, sizes_in(paper_rows)))
+        views.append(_own_view(loss, summary, is_sliced=select is not None, has_bars=has_bars))
+        views.append(_paper_view(loss, panel, paper_rows))
     chart = alt.concat(*views, columns=2).resolve_scale(color="independent", shape="independent", y="independent")
     if select is not None:
         chart = chart.add_params(select)
     bars = "Ticks: single seeds." + (" Bars: 95 % Student t interval of the mean over seeds." if has_bars else "")
     return Figure(
         name="lambda",
-        title="What exposure does at hand-over, and what it does after the next fine-tune",
+        title="The losses themselves against λ",
         caption=(
             "Held-out loss on D_post against λ, one line for each |D_post|; lines join means over "
             f"{plural(seeds, 'seed')}. "
             f"{bars if seeds > 1 else 'No interval.'} "
-            f"Right: Figure 3{panel} of the paper (135M parameters, one seed)."
+            f"Right: Figure 3{' or 3'.join(sorted(set(panels.values())))} of the paper (135M parameters, one seed)."
         ),
         chart=chart,
         data={"lambda_mean": summary, "lambda_seed": points, "lambda_paper": paper_rows},
@@ -67,52 +71,74 @@ def _summaries(done: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
 
     A slice holds everything but lambda, |D_post| and seed fixed; before the slices of one treatment comes their mean.
     """
-    others = [name for name in varying(done, setting_columns(done)) if name not in _AXES]
-    treatment = [name for name in others if name in TREATMENT]
+    settled = set(TREATMENT) - set(treatment_columns(done))
+    others = [name for name in varying(done, setting_columns(done)) if name not in (*_AXES, *settled)]
+    treatment = sorted((name for name in others if name in TREATMENT), key=TREATMENT.index)
     sweeps = [name for name in others if name not in TREATMENT]
+    others = [*treatment, *sweeps]
     losses = ["L_im", "L_ret"]
-    done = done.sort([*others, *_AXES, "seed"], nulls_last=False).select(*others, *_AXES, "seed", *losses)
+    done = done.sort([*others, *_AXES, "seed"], nulls_last=False)
+    done = done.select(list(dict.fromkeys([*others, "allocation", *_AXES, "seed", "finetune_id", *losses])))
     rows = done.select(others).to_dicts() if others else [{}] * done.height
     groups = pl.Series("group", [settings_text(row, treatment) for row in rows], pl.String)
     single = done.with_columns(groups, pl.Series("slice", [settings_text(row, others) or "all" for row in rows]))
+    is_swept = pl.struct(sweeps).n_unique().over("group") > 1 if sweeps else pl.lit(False)
+    is_named = ~is_swept & (pl.col("group") != "")  # nothing is swept: the treatment's name says it all
+    single = single.with_columns(pl.when(is_named).then("group").otherwise("slice").alias("slice"))
     parts = [single]
     if sweeps:
         mean_of = "mean over " + ", ".join(word(name) for name in sweeps)
         names = pl.when(pl.col("group") == "").then(pl.lit(mean_of)).otherwise(pl.col("group") + f" · {mean_of}")
-        averaged = single.group_by("group", *_AXES, "seed", maintain_order=True).agg(pl.col(losses).mean())
+        # A mean counts only settings that every lambda has, so that lambdas are compared over equal settings.
+        everywhere = pl.col("exposure_fraction").n_unique()
+        kept = single.filter(is_swept)
+        kept = kept.filter(everywhere.over("group", "post_tokens", *sweeps) ==
+                             everywhere.over("group", "post_tokens"))  # fmt: skip
+        kept = kept.filter(pl.len().over("group", "post_tokens", "seed", *sweeps) == everywhere.over("group",
+                           "post_tokens"))  # fmt: skip
+        averaged = kept.group_by("group", "allocation", *_AXES, "seed", maintain_order=True).agg(
+            pl.col(losses).mean(), pl.col("finetune_id").str.join(" ")
+        )
         parts.insert(0, averaged.with_columns(names.alias("slice")))
-    points = pl.concat(parts, how="diagonal").select("slice", *_AXES, "seed", *losses)
-    slices = points["slice"].unique(maintain_order=True)
-    points = points.filter(pl.col("slice").is_in(slices.head(MAX_SLICES).to_list())).with_columns(
-        pl.col("post_tokens").map_elements(count_text, return_dtype=pl.String).alias("size")
+    order = single["group"].unique(maintain_order=True).to_list()
+    points = pl.concat(parts, how="diagonal").sort(
+        pl.col("group").replace_strict(order, range(len(order)), return_dtype=pl.Int64), maintain_order=True
     )
-    keys = ["slice", "post_tokens", "size", "exposure_fraction"]
-    long = points.unpivot(losses, index=[*keys, "seed"], variable_name="loss", value_name="value").drop_nulls("value")
+    points = points.select("slice", "allocation", *_AXES, "seed", "finetune_id", *losses)
+    slices = points["slice"].unique(maintain_order=True)
+    points = points.filter(pl.col("slice").is_in(slices.head(MAX_SLICES).to_list()))
+    keys = ["slice", "allocation", *(name for name in reversed(_AXES))]
+    long = points.unpivot(
+        losses, index=[*keys, "seed", "finetune_id"], variable_name="loss", value_name="value"
+    ).drop_nulls("value")
     means: list[dict[str, Any]] = []
     for key, group in long.group_by(*keys, "loss", maintain_order=True):
         found = mean_interval(group["value"].to_numpy())
         means.append({**dict(zip([*keys, "loss"], key, strict=True)), "mean": found.mean, "low": found.low,
-                      "high": found.high, "n": found.n})  # fmt: skip
-    return pl.DataFrame(means, infer_schema_length=None), long, max(0, len(slices) - MAX_SLICES)
+                      "high": found.high, "n": found.n,
+                      "runs": ids_text(" ".join(group["finetune_id"]).split())})  # fmt: skip
+    return pl.DataFrame(means, infer_schema_length=None), long.drop("finetune_id"), max(0, len(slices) - MAX_SLICES)
 
 
-def _paper_rows(panel: str) -> pl.DataFrame:
-    return (
-        paper.lambda_curves()
-        .filter(pl.col("panel") == panel)
-        .with_columns(pl.col("post_tokens").map_elements(count_text, return_dtype=pl.String).alias("size"))
-    )
+def _panels(points: pl.DataFrame) -> dict[str, str]:
+    """The panel of the paper's Figure 3 that each slice stands beside."""
+    return {name: "b" if part["allocation"].unique().to_list() == ["matched"] else "a"
+            for (name,), part in points.group_by("slice", maintain_order=True)}  # fmt: skip
 
 
-def _own_view(loss: str, sizes: list[str], *, is_sliced: bool, has_bars: bool) -> Chart:
+def _paper_rows(panels: list[str]) -> pl.DataFrame:
+    return with_sizes(paper.lambda_curves().filter(pl.col("panel").is_in(panels)))
+
+
+def _own_view(loss: str, rows: pl.DataFrame, *, is_sliced: bool, has_bars: bool) -> Chart:
     conditions = [f"datum.loss == '{loss}'"] + (["datum.slice == slice"] if is_sliced else [])
     keep = " && ".join(conditions)
-    x = alt.X("exposure_fraction:Q", title="λ, part of D_post seen in pretraining", axis=alt.Axis(tickCount=5))
-    color, shape = size_channels(sizes)
+    x = alt.X("x:Q", title="λ, part of D_post seen in pretraining", axis=lambda_axis(rows))
+    color, shape = size_channels(rows)
     tooltip = [
         alt.Tooltip("exposure_fraction:Q", title="λ"), alt.Tooltip("size:N", title="|D_post|"),
         alt.Tooltip("mean:Q", format=".4f"), alt.Tooltip("low:Q", format=".4f"),
-        alt.Tooltip("high:Q", format=".4f"), alt.Tooltip("n:Q", title="seeds"),
+        alt.Tooltip("high:Q", format=".4f"), alt.Tooltip("n:Q", title="seeds"), alt.Tooltip("runs:N"),
     ]  # fmt: skip
     means = alt.Chart(alt.NamedData("lambda_mean")).transform_filter(keep)
     scale = alt.Scale(zero=False)
@@ -124,17 +150,20 @@ def _own_view(loss: str, sizes: list[str], *, is_sliced: bool, has_bars: bool) -
     single = (
         alt.Chart(alt.NamedData("lambda_seed"))
         .transform_filter(keep)
-        .mark_tick(size=11, thickness=1.5, orient="horizontal", opacity=0.8)
+        .mark_tick(size=7, thickness=1, orient="horizontal", opacity=0.6)
         .encode(x=x, y=alt.Y("value:Q", scale=scale), color=color)
     )
     layers = [bar, line, single, dot] if has_bars else [line, single, dot]
     return alt.layer(*layers).properties(title=f"This study: {_TITLES[loss]}", width=400, height=240)
 
 
-def _paper_view(loss: str, panel: str, sizes: list[str]) -> Chart:
-    color, shape = size_channels(sizes)
-    data = alt.Chart(alt.NamedData("lambda_paper")).transform_filter(f"datum.loss == '{loss}'")
-    x = alt.X("exposure_fraction:Q", title="λ, part of D_post seen in pretraining", axis=alt.Axis(tickCount=5))
+def _paper_view(loss: str, panel: str, rows: pl.DataFrame) -> Chart:
+    """``panel`` is a Vega expression for ``'a'`` or ``'b'``."""
+    color, shape = size_channels(rows)
+    data = alt.Chart(alt.NamedData("lambda_paper")).transform_filter(
+        f"datum.loss == '{loss}' && datum.panel == {panel}"
+    )
+    x = alt.X("x:Q", title="λ, part of D_post seen in pretraining", axis=lambda_axis(rows))
     y = alt.Y("value:Q", title="nats per token", scale=alt.Scale(zero=False))
     tooltip = [
         alt.Tooltip("exposure_fraction:Q", title="λ"), alt.Tooltip("size:N", title="|D_post|"),
@@ -142,16 +171,29 @@ def _paper_view(loss: str, panel: str, sizes: list[str]) -> Chart:
     ]  # fmt: skip
     line = data.mark_line(strokeWidth=2, strokeDash=[5, 3]).encode(x=x, y=y, color=color)
     dot = data.mark_point(filled=True, size=55, opacity=1).encode(x=x, y=y, color=color, shape=shape, tooltip=tooltip)
-    return (line + dot).properties(title=f"Paper, Figure 3{panel}: {loss}", width=400, height=240)
+    title = {"expr": f"'The paper, Figure 3' + {panel} + ': {loss}'"}
+    return (line + dot).properties(title=alt.Title(text=title), width=400, height=240)
 
 
-def sizes_in(rows: pl.DataFrame) -> list[str]:
-    """The labels of |D_post| in ``rows`` (columns size, post_tokens), smallest first."""
-    return rows.select("size", "post_tokens").unique().sort("post_tokens")["size"].to_list()
+def with_sizes(rows: pl.DataFrame) -> pl.DataFrame:
+    """Adds ``size``, |D_post| for people, and ``x``, lambda moved a little so that bars of sizes stand side by side."""
+    sizes = rows["post_tokens"].unique().sort().to_list()
+    text = pl.col("post_tokens").map_elements(count_text, return_dtype=pl.String).fill_null("-")
+    number = pl.col("post_tokens").replace_strict(sizes, list(range(len(sizes))), return_dtype=pl.Float64)
+    step = min(0.014, 0.08 / len(sizes)) * max(1.0, rows["exposure_fraction"].max() or 1.0)  # type: ignore[operator]
+    shift = (number - (len(sizes) - 1) / 2) * step
+    return rows.with_columns(text.alias("size"), (pl.col("exposure_fraction") + shift).round(5).alias("x"))
 
 
-def size_channels(sizes: list[str]) -> tuple[alt.Color, alt.Shape]:
-    """Colour and shape of |D_post|: one legend for both."""
+def lambda_axis(rows: pl.DataFrame) -> alt.Axis:
+    """Ticks at the lambdas that were run, when they are few."""
+    fractions = rows["exposure_fraction"].unique().sort().to_list()
+    return alt.Axis(values=fractions, labelExpr="'' + datum.value") if len(fractions) <= 7 else alt.Axis(tickCount=5)
+
+
+def size_channels(rows: pl.DataFrame) -> tuple[alt.Color, alt.Shape]:
+    """Colour and shape of |D_post| (columns size, post_tokens), smallest first: one legend for both."""
+    sizes = rows.select("size", "post_tokens").unique().sort("post_tokens")["size"].to_list()
     return (
         alt.Color("size:N", title="|D_post|", sort=sizes, scale=alt.Scale(domain=sizes, range="ordinal")),
         alt.Shape("size:N", title="|D_post|", sort=sizes, scale=alt.Scale(domain=sizes)),

@@ -62,13 +62,11 @@ def ledger_figure(table: pl.DataFrame, run: StudyRun) -> Figure | None:
     settings = [name for name in varying(table, setting_columns(table)) if name.startswith(("exposure", "placement",
                 "post_tokens", "pretrain"))] if table.height else []  # fmt: skip
     rows: list[dict[str, Any]] = []
-    seen: set[str] = set()
     labels: set[str] = set()
     for chain in table.sort([*settings, "seed"], nulls_last=False).iter_rows(named=True):
         run_id = chain["pretrain_id"]
-        if run_id is None or run_id in seen or len(labels) >= MAX_LEDGERS:
+        if run_id is None or len(labels) >= MAX_LEDGERS:
             continue
-        seen.add(run_id)
         label = settings_text(chain, settings) or "all"
         if label in labels:  # another seed of the same arm
             continue
@@ -156,7 +154,7 @@ def _point(
     return {
         "run": place["run"], "stage": place["stage"], "what": what, "step": int(record.get("step") or 0),
         "tokens": tokens, "total": place["offset"] + tokens, "equal": place["position"] + share, "value": value,
-        "is_result": is_result,
+        "is_result": is_result, "start_total": place["offset"], "start_equal": place["position"],
     }  # fmt: skip
 
 
@@ -181,7 +179,8 @@ def _curve_chart(*, has_training: bool) -> Chart:
         tooltip=[alt.Tooltip("what:N", title="held-out"), alt.Tooltip("value:Q", format=".4f"), alt.Tooltip("stage:N"),
                  alt.Tooltip("step:Q"), alt.Tooltip("tokens:Q", format=","), alt.Tooltip("run:N")],
     )  # fmt: skip
-    starts = base.transform_aggregate(start="min(position)", groupby=["stage"])
+    first = "axis == 'tokens' ? datum.start_total : datum.start_equal"
+    starts = base.transform_calculate(first=first).transform_aggregate(start="min(first)", groupby=["stage"])
     rules = starts.mark_rule(strokeDash=[2, 3]).encode(x="start:Q")
     names = starts.mark_text(align="left", dx=5, dy=10, fontWeight=600).encode(
         x="start:Q", y=alt.value(0), text="stage:N"

@@ -24,7 +24,8 @@ def settings_figure(table: pl.DataFrame) -> Figure | None:
         pl.Series("label", [word(name) for name in values["setting"]], pl.String),
         pl.Series("text", [_text(name, value) for name, value in values.select("setting", "value").iter_rows()]),
     )
-    options = [word(name) for name in names]
+    ranked = dict(shares.select("setting", "rank").iter_rows())
+    options = [word(name) for name in sorted(names, key=lambda name: ranked[name])]  # what moves L_ret most comes first
     select = alt.param(name="setting", value=options[0], bind=alt.binding_select(options=options, name="setting "))
     chart = alt.concat(_share_view(), _value_view(), columns=2).add_params(select).resolve_scale(color="independent")
     return Figure(

@@ -21,7 +21,9 @@ AXIS_TITLES = {
     "L_pre": "L_pre: loss on D_pre after fine-tuning (nats per token)",
 }
 MAX_SVG_CHAINS = 2_000
+ATTAINED = ("attained by one seed at least", "attained by half of the seeds", "attained by every seed")
 _NONE = "none"
+_DASHES = [[1, 0], [7, 3], [3, 2], [9, 3, 2, 3], [5, 2], [12, 4], [2, 3], [9, 2, 2, 2, 2, 2]]
 
 
 def tradeoff_figure(table: pl.DataFrame) -> Figure | None:
@@ -41,11 +43,13 @@ def tradeoff_figure(table: pl.DataFrame) -> Figure | None:
     kind = alt.param(name="frontier", value=kinds[0], bind=alt.binding_select(options=[*kinds, _NONE], name="line "))
     tooltip = _tooltip(done)
     is_dense = done.height > MAX_SVG_CHAINS
-    views = [_view(plane, _channels(done), tooltip, is_dense=is_dense) for plane in PLANES]
+    keep = "datum.pipeline == pipeline" if pipeline_menu(done) else "true"
+    views = [_view(plane, _channels(done), tooltip, keep, is_dense=is_dense) for plane in PLANES]
+    params = [kind, *pipeline_menu(done)]
     with warnings.catch_warnings():
         # Both views carry the three selections on purpose: that is what links them.
         warnings.filterwarnings("ignore", message="Automatically deduplicated selection parameter")
-        chart = alt.concat(*views, columns=2).add_params(kind)
+        chart = alt.concat(*views, columns=2).add_params(*params)
     return Figure(
         name="tradeoff",
         title="What is kept against what is gained",
@@ -61,22 +65,29 @@ def tradeoff_figure(table: pl.DataFrame) -> Figure | None:
     )
 
 
+def pipeline_menu(done: pl.DataFrame) -> list[alt.Parameter]:
+    """A menu of pipelines, whose losses have nothing to do with each other; none when there is but one."""
+    names = done["pipeline"].unique(maintain_order=True).to_list()
+    if len(names) < 2:
+        return []
+    return [alt.param(name="pipeline", value=names[0], bind=alt.binding_select(options=names, name="pipeline "))]
+
+
 def chain_columns(table: pl.DataFrame) -> list[str]:
     """What the views and their tooltips need of a chain."""
     losses = ["L_im", "L_ret", "L_ft", "L_pre"]
     ids = ["pretrain_id", "posttrain_id", "finetune_id"]
-    return list(
-        dict.fromkeys(["chain", "series", "exposure", "variant", "seed", *_tooltip_fields(table), *losses, *ids])
-    )
+    labels = ["series", "exposure", "variant", "pipeline"]
+    return list(dict.fromkeys(["chain", *labels, "seed", *_tooltip_fields(table), *losses, *ids]))
 
 
 def frontier_lines(done: pl.DataFrame) -> pl.DataFrame:
-    """Lines to draw: plane, kind, series, order, x, y.
+    """Lines to draw, one for each treatment, pipeline and |D_post|: plane, kind, series, order, x, y.
 
-    Hull and Pareto set are of the means over seeds of equal settings; the attainment surface is of single chains.
+    Hull and Pareto set are of the means over seeds of equal settings; the attainment surfaces are of single chains.
     """
-    labels = ["series", "exposure", "variant"]
-    means = done.group_by([*setting_columns(done), *labels], maintain_order=True).agg(
+    labels = ["series", "exposure", "variant", "pipeline", "post_tokens"]
+    means = done.group_by(list(dict.fromkeys([*setting_columns(done), *labels])), maintain_order=True).agg(
         pl.col("L_ft", "L_ret", "L_pre").mean()
     )
     num_seeds = done["seed"].n_unique()
@@ -89,15 +100,17 @@ def frontier_lines(done: pl.DataFrame) -> pl.DataFrame:
         if num_seeds < 2:
             continue
         for names, group in done.drop_nulls([x, y]).group_by(labels, maintain_order=True):
-            surface = attainment(group.select(x, y).to_numpy(), group["seed"].to_numpy(), (0.5,))[0]
-            rows += _line(x, y, "attained by half of the seeds", names, _steps(surface))
+            surfaces = attainment(group.select(x, y).to_numpy(), group["seed"].to_numpy())
+            for kind, surface in zip(ATTAINED, surfaces, strict=True):
+                rows += _line(x, y, kind, names, _steps(surface))
     return pl.DataFrame(rows)
 
 
 def _line(x: str, y: str, kind: str, names: tuple[Any, ...], points: Points) -> list[dict[str, Any]]:
-    series, exposure, variant = names
+    series, exposure, variant, pipeline, tokens = names
     return [
-        {"plane": f"{x}_{y}", "kind": kind, "series": series, "exposure": exposure, "variant": variant, "order": order,
+        {"plane": f"{x}_{y}", "kind": kind, "series": series, "exposure": exposure, "variant": variant,
+         "pipeline": pipeline, "post_tokens": tokens, "order": order,
          "x": float(point[0]), "y": float(point[1])}
         for order, point in enumerate(points)
     ]  # fmt: skip
@@ -138,12 +151,16 @@ def _channels(done: pl.DataFrame) -> dict[str, Any]:
         "shape": alt.Shape(
             f"{by_shape}:N", sort=orders[by_shape], title=None, scale=alt.Scale(domain=orders[by_shape])
         ),
-        "dash": alt.StrokeDash("variant:N", sort=orders["variant"], legend=None),
+        "dash": alt.StrokeDash(
+            "variant:N", title=None, sort=orders["variant"], legend=None, scale=alt.Scale(range=_DASHES)
+        ),
         "legends": [f"shown_{label}" for label in varied],
     }
 
 
-def _view(plane: tuple[str, str], channels: dict[str, Any], tooltip: list[alt.Tooltip], *, is_dense: bool) -> Chart:
+def _view(
+    plane: tuple[str, str], channels: dict[str, Any], tooltip: list[alt.Tooltip], keep: str, *, is_dense: bool
+) -> Chart:
     x, y = plane
     brush = alt.selection_interval(name="brush", resolve="intersect", empty=True)
     hover = alt.selection_point(name="hover", on="pointerover", clear="pointerout", fields=["chain"], empty=False)
@@ -155,9 +172,10 @@ def _view(plane: tuple[str, str], channels: dict[str, Any], tooltip: list[alt.To
     scale = alt.Scale(zero=False, nice=True)
     dots = (
         alt.Chart(alt.NamedData("chains"))
+        .transform_filter(keep)
         .mark_point(filled=True)
         .encode(
-            x=alt.X(f"{x}:Q", scale=scale, title=AXIS_TITLES[x]),
+            x=alt.X(f"{x}:Q", scale=scale, title=AXIS_TITLES[x], axis=alt.Axis(tickCount=6)),
             y=alt.Y(f"{y}:Q", scale=scale, title=AXIS_TITLES[y]),
             color=channels["color"],
             shape=channels["shape"],
@@ -169,9 +187,10 @@ def _view(plane: tuple[str, str], channels: dict[str, Any], tooltip: list[alt.To
     )
     line = (
         alt.Chart(alt.NamedData("frontiers"))
-        .transform_filter(f"datum.plane == '{x}_{y}' && datum.kind == frontier")
-        .mark_line(strokeWidth=1.8)
+        .transform_filter(f"datum.plane == '{x}_{y}' && datum.kind == frontier && {keep}")
+        .mark_line(strokeWidth=2.2)
         .encode(x="x:Q", y="y:Q", color=channels["color"], strokeDash=channels["dash"], order="order:Q",
+                detail="post_tokens:O",
                 opacity=alt.when(shown).then(alt.value(0.9)).otherwise(alt.value(0.07)))
     )  # fmt: skip
     layers = [dots, line] if is_dense else [line, dots]  # in a crowd the lines would vanish below the dots

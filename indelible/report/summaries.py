@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from indelible.analysis.arms import settings_text, word
+from indelible.analysis.arms import settings_text, treatment_columns, value_text, word
 from indelible.analysis.claims import paper_verdicts
 from indelible.analysis.columns import setting_columns, varying
 from indelible.analysis.frontier import (
@@ -63,7 +63,8 @@ def noise_rows(table: pl.DataFrame) -> list[dict[str, str]]:
         return []
     floors = {loss: noise_floor(table, loss) for loss in ("L_im", "L_ret")}
     keys = [name for name in floors["L_ret"].columns if name not in ("sd", "num_settings", "degrees_of_freedom")]
-    names = varying(floors["L_ret"], keys) if floors["L_ret"].height else []
+    said = treatment_columns(table)
+    names = [name for name in varying(floors["L_ret"], keys) if name in said] if floors["L_ret"].height else []
     rows = []
     for im, ret in zip(floors["L_im"].iter_rows(named=True), floors["L_ret"].iter_rows(named=True), strict=True):
         rows.append({
@@ -74,14 +75,28 @@ def noise_rows(table: pl.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
-def frontier_rows(labelled: pl.DataFrame) -> tuple[list[dict[str, str]], str]:
-    """Frontier measures by arm in (L_ft, L_ret), and the reference point in words."""
+def frontier_rows(labelled: pl.DataFrame) -> list[dict[str, str]]:
+    """Frontier measures by arm in (L_ft, L_ret), for each pipeline and |D_post|.
+
+    Only within one of these can losses be compared. Arms with fewer than three settings have no frontier to speak of
+    and are left out.
+    """
     done = labelled.filter(pl.col("status") == "done").drop_nulls(["L_ft", "L_ret"])
-    if done.height == 0:
-        return [], ""
+    parts = ["scale", "pipeline", "post_tokens"]
+    names = varying(done, parts)
+    return [
+        {word(name): value_text(name, part[name][0]) for name in names} | row
+        for part in done.partition_by(parts, maintain_order=True)
+        for row in _comparable_frontiers(part)
+    ]
+
+
+def _comparable_frontiers(done: pl.DataFrame) -> list[dict[str, str]]:
     settings = setting_columns(done)
     means = done.group_by([*settings, "series"], maintain_order=True).agg(pl.col("L_ft", "L_ret").mean())
-    clouds = {key[0]: part for key, part in means.group_by("series", maintain_order=True)}
+    clouds = {key[0]: part for key, part in means.group_by("series", maintain_order=True) if part.height >= 3}
+    if not clouds:
+        return []
     points = {key: part.select("L_ft", "L_ret").to_numpy() for key, part in clouds.items()}
     reference = reference_point(*points.values())
     first = next(iter(points.values()))
@@ -93,13 +108,14 @@ def frontier_rows(labelled: pl.DataFrame) -> tuple[list[dict[str, str]], str]:
         flags = edge_flags(part, "L_ft", "L_ret", swept)
         ends = {"low_x": "best L_ft", "low_y": "best L_ret"}
         rows.append({
-            "arm": str(key), "chains": str(part.height), "Pareto": str(len(pareto_set(points[key]))),
+            "arm": str(key), "settings": str(part.height), "Pareto": str(len(pareto_set(points[key]))),
             "hull": str(len(lower_left_hull(points[key]))), "hypervolume": f"{hypervolume(points[key], reference):.4f}",
+            "reference": f"{reference[0]:.3f}, {reference[1]:.3f}",
             "ε to first arm": f"{additive_epsilon(points[key], first):+.4f}",
             "ends at the edge of the grid": "; ".join(
                 f"{ends[flag.end]} at the {flag.side} {word(flag.setting)}" for flag in flags) or "no",
         })  # fmt: skip
-    return rows, f"L_ft {reference[0]:.3f}, L_ret {reference[1]:.3f}"
+    return rows
 
 
 def _tally(kinds: Sequence[str]) -> str:

@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+from scipy import stats
+
+from indelible.analysis.claims import CLAIMS
 from indelible.analysis.columns import COLUMNS
 from indelible.analysis.inference import detectable_effect
 
@@ -20,3 +23,16 @@ def test_the_detectable_effects_in_units_of_the_spread():
     assert set(found) == {2, 3, 4, 5, 10}
     for n, value in found.items():
         assert value == round(detectable_effect(1.0, n), 2)
+
+
+def test_every_claim_is_documented():
+    for claim in CLAIMS:
+        assert f"| `{claim.name}` | {claim.source} | {claim.text} |" in TEXT
+
+
+def test_the_level_that_the_detectable_effect_amounts_to():
+    found = {int(n): float(p) for p, n in re.findall(r"(0\.0\d+) for (\d+)", TEXT)}
+    assert set(found) == {3, 4, 5}
+    for n, p in found.items():
+        statistic = detectable_effect(1.0, n) * n**0.5
+        assert p == round(2 * float(stats.t.sf(statistic, n - 1)), 3)

@@ -7,7 +7,7 @@ import pytest
 from fake_study import FakeStudy, write_fake_study
 
 from indelible.analysis.claims import CLAIMS, paper_verdicts, study_verdicts
-from indelible.analysis.rules import flat, interior, monotone
+from indelible.analysis.rules import ends, flat, interior, monotone
 from indelible.analysis.table import read_table
 from indelible.analysis.verdicts import VERDICTS, judge
 
@@ -32,7 +32,7 @@ def test_a_study_with_the_effect(tmp_path):
     assert set(found) == {claim.name for claim in CLAIMS}
     for claim in ("retained-lower", "less-erased", "retained-falls-steadily", "hand-over-flat"):
         assert [one.verdict for one in found[claim]] == ["supported", "supported"]  # one for each |D_post|
-    assert [one.verdict for one in found["frontier-retained"]] == ["supported"]
+    assert [one.verdict for one in found["frontier-retained"]] == ["supported", "supported"]
     assert [one.verdict for one in found["equal-ft"]] == ["supported"]
     assert [one.verdict for one in found["equal-im"]] == ["supported"]
     for claim in ("matched-best-inside", "mixing-helps-lora", "replay-adds-ft"):
@@ -103,8 +103,9 @@ def test_a_family_keeps_what_is_clear(tmp_path):
 
 def test_frontiers_that_cross_are_contradicted_by_a_level(tmp_path):
     table = table_of(
-        tmp_path, fractions=(0.0, 1.0), noise=0.0005, seeds=range(6), finetune_lrs=(1e-4, 3e-4, 1e-3, 3e-3)
-    )
+        tmp_path, fractions=(0.0, 1.0), noise=0.0005, seeds=range(6), finetune_lrs=(1e-4, 3e-4, 1e-3, 3e-3),
+        post_tokens=(10_000,),
+    )  # fmt: skip
     worse = (pl.col("exposure_fraction") == 1) & (pl.col("finetune_lr") >= 1e-3)
     crossed = table.with_columns(pl.when(worse).then(pl.col("L_ret") + 0.45).otherwise("L_ret").alias("L_ret"))
     (found,) = by_claim(study_verdicts(crossed))["frontier-retained"]
@@ -143,9 +144,73 @@ def test_shapes_over_lambda(values, steady, inside):
     assert interior("L_ret", "full")(table)[0].verdict == inside
 
 
-@pytest.mark.parametrize(("end", "verdict"), [(2.01, "supported"), (2.1, "contradicted"), (2.03, "inconclusive")])
-def test_flat_needs_the_whole_interval_within_the_margin(end, verdict):
-    assert flat("L_ret", "full")(curve([2.0, 3.0, end]))[0].verdict == verdict
+@pytest.mark.parametrize(
+    ("values", "verdict", "effect"),
+    [
+        ([2.0, 1.995, 2.01], "supported", 0.01),
+        ([2.0, 1.995, 2.1], "contradicted", 0.1),
+        ([2.0, 1.995, 2.03], "inconclusive", 0.03),
+        ([2.0, 1.9, 2.0], "contradicted", -0.1),  # between the ends, too
+    ],
+)
+def test_flat_needs_the_whole_interval_of_every_lambda_within_the_margin(values, verdict, effect):
+    found = flat("L_ret", "full")(curve(values))[0]
+    assert found.verdict == verdict
+    assert found.effect == pytest.approx(effect, abs=2e-4)
+    assert (found.p <= 0.05) == (verdict != "inconclusive")
+
+
+def test_a_claim_on_every_step_is_no_surer_than_its_weakest_step():
+    found = monotone("L_ret", "full")(curve([2.0, 1.5, 1.5, 1.0]))[0]
+    assert found.verdict == "inconclusive"
+    assert found.p > 0.05
+    rising = monotone("L_ret", "full", "higher")(curve([1.0, 1.2, 1.3]))[0]
+    assert (rising.verdict, rising.p <= 0.05) == ("supported", True)
+    assert monotone("L_ret", "full", "higher")(curve([1.0, 1.2, 1.1]))[0].verdict == "contradicted"
+
+
+def test_a_step_without_pairs_is_not_passed_over():
+    alone = curve([2.0, 1.5, 1.0]).with_columns(
+        pl.when(pl.col("exposure_fraction") == 1).then(pl.col("seed") + 9).otherwise("seed").alias("seed")
+    )
+    found = monotone("L_ret", "full")(alone)[0]
+    assert (found.verdict, found.reading) == ("inconclusive", "supported")
+
+
+def test_an_arm_that_sweeps_lambda_is_judged_by_itself():
+    falling, rising = curve([2.0, 1.8, 1.6]), curve([1.6, 1.8, 2.0])
+    both = pl.concat([falling.with_columns(arm=pl.lit("a")), rising.with_columns(arm=pl.lit("b"), seed="seed")])
+    found = ends("L_ret", "full", "lower")(both)
+    assert [(one.scope.split(" · ")[0], one.verdict) for one in found] == [("a", "supported"), ("b", "contradicted")]
+    hand_picked = falling.with_columns(arm=pl.format("x{}", pl.col("exposure_fraction")))
+    assert [one.verdict for one in ends("L_ret", "full", "lower")(hand_picked)] == ["supported"]
+
+
+def test_ways_of_exposure_are_judged_apart_and_repeats_not_at_all():
+    table = curve([2.0, 1.8, 1.6])
+    early = table.filter(pl.col("exposure_fraction") > 0).with_columns(
+        placement=pl.lit("early"), L_ret=pl.col("L_ret") + 1
+    )
+    found = ends("L_ret", "full", "lower")(pl.concat([table, early]))
+    assert [(one.scope.split(" · ")[-1], one.verdict) for one in found] == [
+        ("early", "contradicted"), ("uniform", "supported"),
+    ]  # fmt: skip
+    repeats = table.with_columns(exposure_fraction=pl.col("exposure_fraction") * 4)
+    assert [one.verdict for one in ends("L_ret", "full", "lower")(repeats)] == ["not tested"]
+
+
+def test_a_frontier_gains_nothing_from_chains_that_the_other_arm_still_lacks(tmp_path):
+    table = table_of(tmp_path, fractions=(0.0, 1.0), posttrain_lrs=(1e-3, 1e-1), seeds=range(4), benefit=0.0,
+                     post_tokens=(100_000,))  # fmt: skip
+    best = (pl.col("exposure_fraction") == 0) & (pl.col("posttrain_lr") == 1e-3)
+    status = pl.when(best).then(pl.lit("{}")).otherwise("status")
+
+    def judged(word):
+        changed = table.with_columns(pl.when(status == "{}").then(pl.lit(word)).otherwise(status).alias("status"))
+        return by_claim(study_verdicts(changed))["frontier-retained"][0]
+
+    assert judged("incomplete").effect == pytest.approx(judged("done").effect, abs=0.02)
+    assert judged("diverged").effect < judged("done").effect - 0.05  # that an arm diverges is a result
 
 
 def test_no_claim_is_judged_twice_or_named_twice():
@@ -178,6 +243,8 @@ FIGURE_3 = "135m · C4>MusicPile>ChemPile · |D_post| {}M"
         ("matched-retained-falls-steadily", FIGURE_3.format(30), "contradicted"),
         ("matched-retained-falls-steadily", FIGURE_3.format(150), "contradicted"),
         ("matched-retained-falls-steadily", FIGURE_3.format(300), "contradicted"),
+        ("matched-hand-over-rises-steadily", FIGURE_3.format(30), "contradicted"),
+        ("matched-hand-over-rises-steadily", FIGURE_3.format(300), "supported"),
         ("matched-retained-lower", FIGURE_3.format(30), "contradicted"),
         ("matched-retained-lower", FIGURE_3.format(150), "contradicted"),
         ("matched-retained-lower", FIGURE_3.format(300), "supported"),

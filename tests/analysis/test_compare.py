@@ -8,6 +8,7 @@ from fake_study import FakeStudy, write_fake_study
 from indelible.analysis.compare import (
     compare_at_equal_loss,
     compare_at_equal_settings,
+    complete_part,
     curve_gap,
     lower_branch,
 )
@@ -38,6 +39,19 @@ def test_a_setting_that_one_seed_lacks_counts_for_none(table):
     found = compare_at_equal_settings(holed, UNMIXED, MIXED, "L_ret", TREATMENT)
     assert (found.num_blocks, found.num_left_out) == (8, 4)
     assert found.result.sd == pytest.approx(0, abs=1e-9)
+
+
+def test_a_seed_that_has_just_begun_does_not_cost_the_others_their_settings(table):
+    begun = (pl.col("seed") < 2) | ((pl.col("finetune_lr") == 1e-4) & (pl.col("post_tokens") == 10_000))
+    found = compare_at_equal_settings(table.filter(begun), UNMIXED, MIXED, "L_ret", TREATMENT)
+    assert (found.result.n, found.num_blocks, found.num_seeds_left_out) == (2, 12, 1)
+    assert len(found.finetune_ids) == 2 * 12 * 2
+
+
+def test_the_complete_part_by_hand():
+    assert complete_part({0: {1, 2, 3, 4}, 1: {1, 2, 3}, 2: {2, 3}, 3: {4}}) == ([0, 1, 2], {2, 3})
+    assert complete_part({5: {1}, 3: {2}}) == ([3], {2})  # nothing in common: the first seed alone
+    assert complete_part({}) == ([], set())
 
 
 def test_unfinished_chains_do_not_count(table):

@@ -1,6 +1,7 @@
 """The report in a real browser: loads cleanly, links its views, shows tooltips, works in the dark and on a phone."""
 
 import base64
+import json
 
 import pytest
 from browser import Browser, find_or_install
@@ -60,7 +61,7 @@ def test_loads_without_a_message_or_a_request(browser, address):
     assert browser.logs("browser") == []
     assert browser.requests() == []
     names = browser.script("return [...document.querySelectorAll('.chart')].map((one) => one.id.slice(6))")
-    assert names == ["effects", "lambda", "difference", "tradeoff", "settings", "curves", "ledger", "cost"]
+    assert names == ["retention", "effects", "lambda", "tradeoff", "settings", "curves", "ledger", "cost"]
     drawn = "return [...document.querySelectorAll('.chart')].map((one) => !!one.querySelector('svg path'))"
     assert browser.script(drawn) == [True] * 8
 
@@ -174,6 +175,74 @@ def test_the_chosen_chain_changes_the_curves(browser, address):
     browser.script("report.views.curves.signal('axis', 'tokens').run()")
     after = browser.script("return document.querySelector('#chart-curves .mark-line path').getAttribute('d')")
     assert after != before
+
+
+def choose(browser, chart, option):
+    """Picks the option with this text in the first menu of a chart that has it."""
+    browser.script("""
+      for (const menu of document.querySelectorAll(`#chart-${arguments[0]} select`)) {
+        const index = [...menu.options].findIndex((one) => one.text === arguments[1]);
+        if (index < 0) continue;
+        menu.selectedIndex = index;
+        menu.dispatchEvent(new Event('input', {bubbles: true}));
+        menu.dispatchEvent(new Event('change', {bubbles: true}));
+      }""", chart, option)  # fmt: skip
+
+
+def test_the_first_screen_says_what_was_found(browser, address):
+    show(browser, address)
+    sentence = browser.script("""
+      const one = document.querySelector('.headline .sentence');
+      return [one.innerText, one.getBoundingClientRect().bottom]""")
+    assert "After the later fine-tune" in sentence[0]
+    assert sentence[1] < 900
+    points = browser.script("return document.querySelector('.headline .points').innerText")
+    assert "3 seeds" in points
+    assert "[" in points
+
+
+def test_the_main_figure_follows_its_menu_and_names_its_runs(browser, address):
+    show(browser, address)
+    choose(browser, "retention", "stage-3 LR 0.001")
+    browser.wait_for("return report.views.retention.signal('slice') === 'stage-3 LR 0.001'")
+    titles = "return [...document.querySelectorAll('#chart-retention .role-title text')].map((one) => one.textContent)"
+    assert "This study: stage-3 LR 0.001 · 3 seeds" in browser.script(titles)
+    dots = """
+      const found = [...document.querySelectorAll('#chart-retention .mark-symbol.role-mark path')]
+        .filter((one) => one.__data__.datum.slice && one.__data__.datum.exposure_fraction === 1
+                         && one.__data__.datum.loss === 'L_ret');
+      return found.map((one) => { const box = one.getBoundingClientRect();
+        return [one.__data__.datum.slice, box.x + box.width / 2, box.y + box.height / 2, one.__data__.datum.runs]; })"""
+    browser.script("document.getElementById('chart-retention').scrollIntoView()")
+    found = browser.script(dots)
+    assert {dot[0] for dot in found} == {"stage-3 LR 0.001"}
+    assert len(found) == 2  # one for each |D_post|
+    _, x, y, runs = found[0]
+    browser.mouse(("move", x + 60, y + 40), ("move", x, y))
+    shown = browser.wait_for("return document.querySelector('#vg-tooltip-element.visible')?.innerText")
+    assert runs.split(",")[0] in shown
+
+
+def test_pipelines_are_shown_one_at_a_time(browser, tmp_path):
+    roots = [write_fake_study(tmp_path / last, FakeStudy(seeds=(0,), pipeline=("general", "music", last)))
+             for last in ("chemistry", "instruction")]  # fmt: skip
+    plans = [json.loads((root / "plan.json").read_text()) for root in roots]
+    plans[0]["chains"] += plans[1]["chains"]
+    (roots[0] / "plan.json").write_text(json.dumps(plans[0]))
+    for path in roots[0].glob("runs/finetune*/result.json"):
+        result = json.loads(path.read_text())
+        result["losses"]["instruction"] = result["losses"]["chemistry"]
+        path.write_text(json.dumps(result))
+    page = roots[0] / "report.html"
+    page.write_text(report_html(report_contents(read_study_run(roots[0]))))
+    show(browser, page.as_uri())
+    shown = """return [...new Set([...document.querySelectorAll('#chart-tradeoff .mark-symbol.role-mark path')]
+      .map((one) => one.__data__.datum.pipeline).filter((one) => one))]"""
+    assert browser.script(shown) == ["general>music>chemistry"]
+    choose(browser, "tradeoff", "general>music>instruction")
+    browser.wait_for("return report.views.tradeoff.signal('pipeline') === 'general>music>instruction'")
+    assert browser.script(shown) == ["general>music>instruction"]
+    assert browser.logs("browser") == []
 
 
 def test_the_table_sorts_and_grows(browser, address):

@@ -7,6 +7,7 @@ import pytest
 from fake_study import FakeStudy, write_fake_study
 
 from indelible.analysis.runs import read_study_run
+from indelible.report.charts_tradeoff import ATTAINED
 from indelible.report.contents import Contents, report_contents
 from indelible.report.export import write_figures
 from indelible.report.figure import CATEGORY, INK, MUTED, ORDINAL, PAPER, VERDICT_COLORS, theme
@@ -71,18 +72,97 @@ def test_a_matched_study_stands_beside_figure_3b(tmp_path):
 
 
 def test_differences_are_paired(contents):
-    data = contents.figures["difference"].data["differences"]
-    row = data.filter(loss="L_ret", post_tokens=10_000, exposure_fraction=1.0).row(0, named=True)
+    data = contents.figures["retention"].data["retention"]
+    point = {"loss": "L_ret", "post_tokens": 10_000, "exposure_fraction": 1.0}
+    row = data.filter(**point, slice="mean over stage-3 LR").row(0, named=True)
     table = contents.table.filter(post_tokens=10_000)
     arms = [table.filter(exposure_fraction=value).sort("seed", "finetune_lr")["L_ret"] for value in (1.0, 0.0)]
     assert row["effect"] == pytest.approx((arms[0] - arms[1]).mean())
     assert row["low"] < row["effect"] < row["high"]
+    one_rate = data.filter(**point, slice="stage-3 LR 0.001").row(0, named=True)
+    arms = [table.filter(exposure_fraction=value, finetune_lr=1e-3).sort("seed")["L_ret"] for value in (1.0, 0.0)]
+    assert one_rate["effect"] == pytest.approx((arms[0] - arms[1]).mean())
+
+
+def test_the_papers_differences_stand_beside_ours(contents):
+    papers = contents.figures["retention"].data["retention_paper"]
+    last = papers.filter(panel="a", loss="L_ret", post_tokens=300_000_000, exposure_fraction=1.0)["effect"].item()
+    assert last == pytest.approx(1.6824 - 1.8071, abs=1e-4)
+
+
+def two_designs(folder):
+    """A plan with the arms fig3a (full) and fig3b (matched, another answer), and one of another pipeline."""
+    roots = [write_fake_study(folder / name, FakeStudy(**settings)) for name, settings in {
+        "fig3a": {"name": "a", "finetune_lrs": (1e-3,)},
+        "fig3b": {"name": "b", "finetune_lrs": (1e-3,), "allocation": "matched", "benefit": -0.4, "dropouts": (0.01,)},
+        "other": {"name": "c", "finetune_lrs": (1e-4, 3e-4, 1e-3), "pipeline": ("general", "music", "instruction"),
+                  "post_tokens": (30_000,)},
+        "sweep": {"name": "d", "finetune_lrs": (1e-4, 3e-4, 1e-3), "post_tokens": (20_000,)},
+    }.items()]  # fmt: skip
+    plans = [json.loads((root / "plan.json").read_text()) for root in roots]
+    for root, plan in zip(roots, plans, strict=True):
+        for chain in plan["chains"]:
+            chain["columns"]["arm"] = root.name
+        for path in (root / "runs").iterdir():
+            target = roots[0] / "runs" / path.name
+            if not target.exists():
+                path.rename(target)
+    plans[0]["chains"] = [chain for plan in plans for chain in plan["chains"]]
+    (roots[0] / "plan.json").write_text(json.dumps(plans[0]))
+    return report_contents(read_study_run(roots[0]))
+
+
+@pytest.fixture(scope="module")
+def designs(tmp_path_factory):
+    return two_designs(tmp_path_factory.mktemp("designs"))
+
+
+def test_designs_in_one_plan_are_drawn_apart_each_beside_its_figure(designs):
+    data = designs.figures["retention"].data
+    found = data["retention"]["slice"].unique(maintain_order=True).to_list()
+    assert found[0] == "fig3a"  # full allocation first
+    assert found[-1] == "fig3b"
+    ends = data["retention"].filter(exposure_fraction=1.0, loss="L_ret", post_tokens=10_000)
+    effects = dict(ends.select("slice", "effect").iter_rows())
+    assert effects["fig3a"] < 0 < effects["fig3b"]
+    assert data["retention_paper"]["panel"].unique().sort().to_list() == ["a", "b"]
+    slices = designs.figures["lambda"].data["lambda_mean"]["slice"].unique(maintain_order=True).to_list()
+    assert slices[:3] == ["fig3a", "fig3b", "other · mean over stage-3 LR"]
+    specification = json.dumps(designs.figures["lambda"].specification(), ensure_ascii=False)
+    assert "indexof([\\\"fig3b\\\"], slice) >= 0 ? 'b' : 'a'" in specification
+
+
+def test_losses_of_two_pipelines_are_not_put_on_one_frontier(designs):
+    rows = designs.frontiers
+    assert {row["pipeline"] for row in rows} == {"general>music>chemistry", "general>music>instruction"}
+    assert len({row["reference"] for row in rows}) == 2
+    assert {row["settings"] for row in rows} == {"3"}  # a design with one setting has no frontier
+    firsts = [row for row in rows if row["ε to first arm"] == "+0.0000"]
+    assert {row["pipeline"] for row in firsts} == {row["pipeline"] for row in rows}
+    names = [one["name"] for one in designs.figures["tradeoff"].specification()["params"]]
+    assert {"pipeline", "frontier"} <= set(names)
+
+
+def test_the_main_figure_has_a_stable_file_name(designs, tmp_path):
+    names = {path.name for path in write_figures([designs.figures["retention"]], tmp_path)}
+    assert names == {"retention.pdf", "retention.svg", "retention.png", "retention-retention.csv",
+                     "retention-retention_paper.csv"}  # fmt: skip
+    svg = (tmp_path / "retention.svg").read_text()
+    assert "This study: fig3a · 3 seeds" in svg
+    assert "The paper: Figure 3a" in svg
+
+
+def test_attainment_surfaces_over_seeds_can_be_chosen(contents):
+    lines = contents.figures["tradeoff"].data["frontiers"].filter(plane="L_ft_L_ret", series="λ 1")
+    heights = {kind: lines.filter(kind=kind).sort("x")["y"] for kind in ATTAINED}
+    assert heights[ATTAINED[0]].min() <= heights[ATTAINED[1]].min() <= heights[ATTAINED[2]].min()
+    assert all(len(values) >= 1 for values in heights.values())
 
 
 def test_no_bars_below_three_seeds(tmp_path):
     two = contents_of(tmp_path, seeds=(0, 1)).figures
-    three_bars = [json.dumps(two[name].specification()).count('"low"') for name in ("lambda", "difference")]
-    assert all(count <= 2 for count in three_bars)  # in tooltips only
+    three_bars = [json.dumps(two[name].specification()).count('"low"') for name in ("lambda", "retention")]
+    assert all(count <= 4 for count in three_bars)  # in tooltips only
     assert "Bars: 95" not in two["lambda"].caption
 
 
@@ -94,6 +174,7 @@ def test_curves_show_stage_results_and_the_ledger_its_tokens(contents):
     assert own["value"] == row["L_ret"]
     assert own["equal"] == 3.0
     ledger = contents.figures["ledger"].data["ledger"]
+    assert {"λ 0.5 · |D_post| 10k", "λ 1 · |D_post| 10k"} <= set(ledger["label"])
     arm = ledger.filter(pl.col("label") == "λ 1 · |D_post| 100k")
     assert arm.height == 50
     assert arm["tokens"].sum() == 100_000
@@ -107,8 +188,8 @@ def test_figures_without_their_data_are_left_out(tmp_path):
 
 
 def test_frontier_measures_and_noise_by_arm(contents):
-    assert [row["arm"] for row in contents.frontiers] == ["λ 0", "λ 0.5", "λ 1"]
-    volumes = [float(row["hypervolume"]) for row in contents.frontiers]
+    assert [row["arm"] for row in contents.frontiers] == ["λ 0", "λ 0.5", "λ 1"] * 2  # for each |D_post|
+    volumes = [float(row["hypervolume"]) for row in contents.frontiers[:3]]
     assert volumes == sorted(volumes)
     assert "best L_ret at the smallest stage-3 LR" in contents.frontiers[0]["ends at the edge of the grid"]
     assert [row["arm"] for row in contents.noise] == ["λ 0", "λ 0.5", "λ 1"]

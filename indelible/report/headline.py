@@ -1,0 +1,78 @@
+"""What was found, in plain words: one sentence for each main claim and verdict, with its numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from indelible.analysis.rules import FLAT_MARGIN
+from indelible.analysis.verdicts import CONTRADICTED, INCONCLUSIVE, SUPPORTED, Finding, Verdict
+
+# claim -> what is said of it when it is supported, contradicted, and neither
+_WORDS = {
+    "retained-lower": (
+        "After the later fine-tune exposure pays: L_ret is lower than without it",
+        "After the later fine-tune exposure has cost: L_ret is higher than without it",
+        "After the later fine-tune: not settled whether exposure lowers L_ret",
+    ),
+    "hand-over-flat": (
+        f"At hand-over exposure does not show: L_im stays within ±{FLAT_MARGIN:g} nats",
+        f"At hand-over exposure shows already: L_im moves by more than ±{FLAT_MARGIN:g} nats",
+        f"At hand-over: not settled whether L_im stays within ±{FLAT_MARGIN:g} nats",
+    ),
+    "matched-hand-over-higher": (
+        "Compute-matched, exposure costs at hand-over: L_im is higher with all of D_post early",
+        "Compute-matched, exposure helps at hand-over: L_im is lower with all of D_post early",
+        "Compute-matched, at hand-over: not settled whether all of D_post early raises L_im",
+    ),
+    "matched-best-inside": (
+        "Compute-matched, part early and part late is best: L_ret is lowest at a λ strictly between 0 and 1",
+        "Compute-matched, no λ between 0 and 1 beats both ends in L_ret",
+        "Compute-matched: not settled whether a λ between 0 and 1 beats both ends in L_ret",
+    ),
+    "frontier-retained": (
+        "At equal L_ft the frontier with exposure has the lower L_ret",
+        "At equal L_ft the frontier with exposure does not have the lower L_ret everywhere",
+        "Frontier: not settled whether exposure lowers L_ret at equal L_ft",
+    ),
+    "frontier-general": (
+        "At equal L_ret the frontier with exposure has the lower L_pre",
+        "At equal L_ret the frontier with exposure does not have the lower L_pre everywhere",
+        "Frontier: not settled whether exposure lowers L_pre at equal L_ret",
+    ),
+}
+_ORDER = (SUPPORTED, CONTRADICTED, INCONCLUSIVE)
+MAX_POINTS = 6  # numbers behind one sentence; the rest is under Verdicts
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One sentence and the findings behind it."""
+
+    verdict: str
+    sentence: str
+    points: tuple[tuple[str, Finding], ...]  # where, and what was found there
+    num_more: int  # findings left out of ``points``
+
+
+def headlines(verdicts: Sequence[Verdict]) -> list[Headline]:
+    """The main claims that the study tested, one sentence for each verdict that a claim got."""
+    shown = []
+    for claim, words in _WORDS.items():
+        found = [one.finding for one in verdicts if one.claim == claim and one.finding.effect is not None]
+        everywhere = common_parts([one.scope for one in found])
+        for verdict in _ORDER:
+            group = [(short_scope(one.scope, everywhere), one) for one in found if one.verdict == verdict]
+            if group:
+                sentence = words[_ORDER.index(verdict)]
+                shown.append(Headline(verdict, sentence, tuple(group[:MAX_POINTS]), len(group[MAX_POINTS:])))
+    return shown
+
+
+def common_parts(scopes: Sequence[str]) -> set[str]:
+    """The parts that every scope names: they go without saying. None when there is but one scope."""
+    parts = [set(scope.split(" · ")) for scope in scopes]
+    return set.intersection(*parts) if len(parts) > 1 else set()
+
+
+def short_scope(scope: str, everywhere: set[str]) -> str:
+    """The scope without the parts in ``everywhere``."""
+    return " · ".join(part for part in scope.split(" · ") if part not in everywhere)
