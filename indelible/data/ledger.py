@@ -186,9 +186,10 @@ def _mixed_pass(
         return np.zeros(len(order), np.uint8), order
     total = len(main) + len(replayed)
     slots = stream(seed, f"replay positions, pass {number}").choice(total, len(replayed), replace=False, shuffle=False)
+    slots.sort()  # in place: a sorted copy of millions of positions is memory
     again = replayed.copy()
     stream(seed, f"replay order, pass {number}").shuffle(again)
-    return _interleaved(order, again, np.sort(slots))
+    return _interleaved(order, again, slots)
 
 
 def _interleaved(

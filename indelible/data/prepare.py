@@ -47,7 +47,8 @@ def prepare(data: DataSpec, tokens_dir: Path, cache_dir: Path, progress: Progres
             work = tokens_dir / f".work-{'-'.join(sorted(digest[:6] for digest in names.stores.values()))}"
             job = _Job(data, names, tokens_dir, cache_dir, work, progress)
             _make(job, missing)
-            shutil.rmtree(work)
+            for left in tokens_dir.glob(".work-*"):  # this one, and what killed runs of other settings left
+                shutil.rmtree(left)
 
 
 @dataclass(frozen=True)

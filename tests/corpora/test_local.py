@@ -165,7 +165,7 @@ def test_missing_column(tmp_path: Path) -> None:
 def test_nested_and_numeric_columns(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": ["a", "b"], "n": 3}])
     assert "line 1: column 'text' is nested, not text" in refusal(tmp_path, path=str(path))
-    assert "line 1: column 'n' is a int, not text" in refusal(tmp_path, path=str(path), text_column="n")
+    assert "line 1: column 'n' is of type int, not text" in refusal(tmp_path, path=str(path), text_column="n")
 
 
 def test_a_document_of_fifty_megabytes(tmp_path: Path) -> None:
