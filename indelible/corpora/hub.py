@@ -142,8 +142,8 @@ def _records(stream: Iterable[dict[str, Any]], spec: HubCorpus) -> Iterator[dict
             return
         except Exception as error:  # the network, a damaged file, text that is not UTF-8: a dozen kinds
             raise UserError(
-                f"data set {spec.id}: reading stopped after record {number:,}: {_reason(error)}. If the network did it, "
-                "run the command again: what has been tokenised is kept."
+                f"data set {spec.id}: reading stopped after record {number:,}: {_reason(error)}. If the network did "
+                "it, run the command again: what has been tokenised is kept."
             ) from None
         number += 1
         yield record
