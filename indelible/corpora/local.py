@@ -212,6 +212,7 @@ def _text_file(path: Path, spec: LocalCorpus, source: str) -> Iterator[Document]
     except UnicodeDecodeError:
         raise _not_utf8(path) from None
     if held.strip():
+        check_length(held, str(path))
         yield Document(held.strip() if size is not None else held, 0, source, spec.licence)
 
 

@@ -60,6 +60,15 @@ def test_a_set_that_cannot_be_opened(folder: Path, tmp_path: Path) -> None:
         list(documents(spec, tmp_path / "cache"))
 
 
+def test_a_stream_that_breaks_off_is_one_clear_message(folder: Path, tmp_path: Path) -> None:
+    path = folder / "data" / "train-00001-of-00002.parquet"
+    data = bytearray(path.read_bytes())
+    data[4:200] = bytes(196)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"data set .*set: reading stopped after record 25: .*run the command again"):
+        list(documents(HubCorpus(id=str(folder), revision="v1", shuffle=False), tmp_path / "cache"))
+
+
 def test_a_revision_that_changed_under_its_name_is_refused(folder: Path, tmp_path: Path) -> None:
     spec = HubCorpus(id=str(folder), revision="v1")
     before = recipe(spec, tmp_path / "cache")

@@ -88,21 +88,6 @@ def test_windows_do_not_cross_shards(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert (targets == expected[number][1]).all()
 
 
-def test_reading_windows_is_fast(tmp_path: Path) -> None:
-    """The training loop asks for a batch a step: 16 windows of 128 must cost well under a millisecond."""
-    import time
-
-    store = TokenStore.open(make(chat_spec(tmp_path), tmp_path, "chat"))
-    count = store.num_windows("train", 128)
-    windows = np.random.default_rng(0).integers(0, count, (300, 16))
-    costs = []
-    for batch in windows:
-        begin = time.perf_counter()
-        store.read("train", batch, 128)
-        costs.append(time.perf_counter() - begin)
-    assert sorted(costs)[150] < 2e-4
-
-
 def test_the_documented_lines_of_numpy_read_the_same_windows(tmp_path: Path) -> None:
     store = TokenStore.open(make(chat_spec(tmp_path), tmp_path, "chat"))
     page = (Path(__file__).parents[2] / "docs" / "token-store.md").read_text()
