@@ -132,13 +132,14 @@ def _prepare_tokens(study: Study, out: Path, quiet: bool) -> None:
 def _check_corpora(planned: Planned, out: Path) -> None:
     from indelible.data.store import TokenStore
 
+    stores = {name: TokenStore.open(out / "tokens" / name) for name in planned.stores.corpora.values()}
+    left_out = {name: store.left_out() for name, store in stores.items()}
     sizes: dict[int, dict[str, int]] = {}
     for run in planned.graph.runs.values():
         seq_len = run.spec.seq_len
         if seq_len not in sizes:
-            stores = {name: TokenStore.open(out / "tokens" / name) for name in planned.stores.corpora.values()}
             sizes[seq_len] = {name: store.num_windows("train", seq_len) for name, store in stores.items()}
-        check_fits(run.spec, sizes[seq_len])
+        check_fits(run.spec, sizes[seq_len], left_out)
 
 
 def measured_rate(out: Path) -> float | None:
