@@ -12,11 +12,11 @@ from indelible.data.tokenizer import TokenizerInfo
 from indelible.files import write_json
 from indelible.study.corpus_spec import DataSpec
 
-_COUNTED = ("documents", "tokens", "bytes")
+_COUNTED = ("documents", "tokens", "prompt_tokens", "bytes")
 
 
 def _sums(group: np.ndarray, size: int, facts: np.ndarray) -> list[dict[str, int]]:
-    """Documents, tokens and bytes of each of ``size`` groups; ``group`` (n,) says which one a document is in.
+    """Documents, tokens (of them prompt) and bytes of each of ``size`` groups; ``group`` (n,) says which one is whose.
 
     Sums are exact: a document's numbers are below 2^32, and float64 is exact up to 2^53.
     """

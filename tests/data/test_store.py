@@ -59,6 +59,8 @@ def test_the_mask_marks_the_completion_with_its_end_of_text(tmp_path: Path) -> N
         assert mask[start + prompt : start + size].all()
     shard = store.manifest["shards"]["train"][0]
     assert shard["completion_tokens"] == mask.sum()
+    assert store.manifest["fates"]["train"]["prompt_tokens"] == len(mask) - mask.sum() == table["prompt_tokens"].sum()
+    assert store.manifest["sources"]["chat.jsonl"]["train"] == store.manifest["fates"]["train"]
     tokens, targets = store.read("train", np.arange(5), 16)
     assert targets is not None
     for i in range(5):
