@@ -15,6 +15,7 @@ import zstandard
 from indelible.corpora.columns import check_length, document_of, missing_column, wanted_columns
 from indelible.corpora.document import Document
 from indelible.corpora.textcut import cut
+from indelible.corpora.zst import open_zst
 from indelible.errors import UserError
 from indelible.files import file_sha256, read_json, write_json
 from indelible.study.corpus_spec import LocalCorpus
@@ -111,7 +112,7 @@ def _open(path: Path) -> BinaryIO:
     if path.name.lower().endswith(".gz"):
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if path.name.lower().endswith(".zst"):
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), read_across_frames=True))
+        return open_zst(path)
     return open(path, "rb")
 
 

@@ -201,6 +201,15 @@ def test_damaged_archive_and_parquet(tmp_path: Path) -> None:
     whole = gzip.compress(b'{"text": "' + os.urandom(5000).hex().encode() + b'"}\n')
     (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     assert "cannot be unpacked" in refusal(tmp_path, path=str(tmp_path / "a.jsonl.gz"))
+    text = "\n\n".join(os.urandom(30).hex() for _ in range(20_000))
+    packed = zstandard.compress(text.encode())
+    for cut in (len(packed) // 2, len(packed) - 1):
+        (tmp_path / "a.txt.zst").write_bytes(packed[:cut])
+        message = refusal(tmp_path, path=str(tmp_path / "a.txt.zst"))
+        assert "a.txt.zst: cannot be unpacked (compressed file ended before the end of its frame)" in message
+    frames = [zstandard.compress(part.encode()) for part in (text[:40_001], text[40_001:])]
+    (tmp_path / "a.txt.zst").write_bytes(b"".join(frames))
+    assert "\n\n".join(texts(tmp_path, path=str(tmp_path / "a.txt.zst"))) == text, "two frames are one file"
     (tmp_path / "b.parquet").write_bytes(b"PAR1 but no more")
     assert "b.parquet: not a Parquet file" in refusal(tmp_path, path=str(tmp_path / "b.parquet"))
     pl.DataFrame({"text": [os.urandom(40).hex() for _ in range(500)]}).write_parquet(tmp_path / "c.parquet")
