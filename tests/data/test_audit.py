@@ -5,7 +5,10 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from indelible.cli import study_commands
 from indelible.cli.study_commands import plan_study
 from indelible.data import audit
 from indelible.data.audit import audit_study, chosen_chains, short_count
@@ -101,3 +104,24 @@ def test_counts_are_short():
     assert [short_count(n) for n in (0, 950, 12_345, 200_064, 870_000_000, 8_700_000_000)] == [
         "0", "950", "12.3k", "200k", "870M", "8.7B",
     ]  # fmt: skip
+
+
+def test_the_command_needs_no_folder_and_changes_none(tiny_study, tmp_path, monkeypatch):
+    monkeypatch.setenv("INDELIBLE_CACHE", str(tmp_path / "cache"))
+    out = tiny_study(OVER)
+    app = typer.Typer()
+    study_commands.register(app)
+    before = (out / "plan.json").read_bytes()
+    study = str(out.parent / "out.yaml")
+    arguments = ["ledger", study, "--set", "execution.workers=3", "--arm", "seed=1", "--json"]
+    found = [json.loads(CliRunner().invoke(app, arguments + more).stdout) for more in (["--out", str(out)], [])]
+    assert (out / "plan.json").read_bytes() == before
+    assert found[0]["rows"] == found[1]["rows"]
+    assert {row["seed"] for row in found[0]["rows"]} == {1}
+    files = {path.stem for path in (tmp_path / "cache" / "ledger" / "tiny" / "ledgers").glob("*.parquet")}
+    assert files == {run for row in found[1]["rows"] for run in row["runs"]}
+    shown = CliRunner().invoke(app, ["ledger", study, "--out", str(out)])
+    assert shown.exit_code == 0
+    assert "exposures of a seed nest: holds (" in shown.stdout
+    monkeypatch.setattr(audit, "_is_prefix", lambda *_: False)
+    assert CliRunner().invoke(app, ["ledger", study, "--out", str(out)]).exit_code == 1
