@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from indelible.corpora import Document
@@ -65,7 +66,16 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_killed_and_taken_up_again_is_as_if_never_killed(root: Path) -> None:
+@pytest.mark.parametrize("kind", ["local", "hub"])
+def test_killed_and_taken_up_again_is_as_if_never_killed(root: Path, kind: str) -> None:
+    if kind == "hub":  # a stream, shuffled through a buffer
+        rows = [json.loads(line) for line in (root / "rows.jsonl").read_text().splitlines()]
+        (root / "set").mkdir()
+        for shard in range(3):
+            pl.DataFrame(rows[shard::3]).write_parquet(root / "set" / f"train-{shard:05d}-of-00003.parquet")
+        data = json.loads((root / "data.json").read_text())
+        data["corpora"]["rows"] = {"kind": "hub", "id": str(root / "set"), "revision": "v1", "shuffle_buffer": 500}
+        (root / "data.json").write_text(json.dumps(data))
     finish(start(root, "whole"))
     process = start(root, "killed")
     deadline = time.monotonic() + 60
@@ -202,8 +212,6 @@ def test_max_tokens_takes_a_random_prefix(root: Path) -> None:
     store = TokenStore.open(root / "part" / fingerprints(limited, root / "cache").store_folder("rows"))
     total = store.num_tokens("train") + store.num_tokens("heldout")
     assert 99_000 < total <= 100_000
-    import polars as pl
-
     some, every = (np.load(s.folder / "train-00000.npy") for s in (store, whole))
     assert (some[: len(some) // 2] == every[: len(some) // 2]).all(), "a prefix of the whole corpus's order"
     facts = pl.read_parquet(store.folder / "train-00000.documents.parquet")
