@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from indelible.data import shards
 from indelible.data.prepare import fingerprints, prepare
@@ -138,3 +140,24 @@ def test_damage_is_refused(tmp_path: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="values where the manifest says"):
         TokenStore.open(folder)
+
+
+def test_a_vocabulary_beyond_sixteen_bits(tmp_path: Path) -> None:
+    words = {f"w{i}": i for i in range(70_000)} | {"<eos>": 70_000, "<unk>": 70_001}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(tmp_path / "hf")
+    rows = [{"text": " ".join(f"w{(i * 997 + j * 31) % 70_000}" for j in range(40))} for i in range(100)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataSpec.model_validate(
+        {
+            "corpora": {"rows": {"kind": "local", "path": str(tmp_path / "rows.jsonl")}},
+            "tokenizer": {"kind": "hf", "path": str(tmp_path / "hf")},
+            "split": {"heldout_fraction": 0.1},
+        }
+    )
+    store = TokenStore.open(make(data, tmp_path, "rows"), verify=True)
+    ids = np.concatenate([np.load(store.folder / f"{side}-00000.npy") for side in ("train", "heldout")])
+    assert (store.manifest["dtype"], ids.dtype) == ("uint32", np.uint32)
+    wanted = [int(word[1:]) for row in rows for word in row["text"].split()] + [70_000] * len(rows)
+    assert sorted(ids.tolist()) == sorted(wanted)
