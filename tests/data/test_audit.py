@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from indelible.cli import study_commands
 from indelible.cli.study_commands import plan_study
-from indelible.data import audit
+from indelible.data import audit, audit_checks
 from indelible.data.audit import audit_study, chosen_chains, short_count
 from indelible.errors import UserError
 
@@ -123,5 +123,5 @@ def test_the_command_needs_no_folder_and_changes_none(tiny_study, tmp_path, monk
     shown = CliRunner().invoke(app, ["ledger", study, "--out", str(out)])
     assert shown.exit_code == 0
     assert "exposures of a seed nest: holds (" in shown.stdout
-    monkeypatch.setattr(audit, "_is_prefix", lambda *_: False)
+    monkeypatch.setattr(audit_checks, "_is_prefix", lambda *_: False)
     assert CliRunner().invoke(app, ["ledger", study, "--out", str(out)]).exit_code == 1
