@@ -88,7 +88,8 @@ def pinned_commit(spec: HubCorpus, cache_dir: Path, resolve: Callable[[HubCorpus
     """
     path = cache_dir / "hub-pins.json"
     pins: dict[str, str] = read_json(path) if path.exists() else {}
-    key = f"{spec.id}@{spec.revision}"
+    place = Path(spec.id).resolve().as_posix() if is_folder(spec) else spec.id  # ./set is another one elsewhere
+    key = f"{place}@{spec.revision}"
     commit = resolve(spec, cache_dir)
     if pins.setdefault(key, commit) != commit:
         raise UserError(
