@@ -75,12 +75,7 @@ def write_plan(reference: str, overrides: list[str], out: Path, execution: dict[
         UserError: the study is wrong, its text cannot be had, or a corpus is smaller than asked.
     """
     planned = plan_study(reference, overrides)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: the folder cannot be made ({error.strerror}); choose another place.") from None
-    _prepare_tokens(planned.study, out)
-    _check_corpora(planned, out)
+    _make_tokens(planned, out)
     settings = {**planned.study.execution.model_dump(mode="json"), **execution}
     if planned.given is not None:
         check_tokenizer(planned.given.folder, out / "tokens" / planned.stores.tokenizer, planned.given.vocab_size)
@@ -106,10 +101,20 @@ def write_plan(reference: str, overrides: list[str], out: Path, execution: dict[
     return path
 
 
-def _prepare_tokens(study: Study, out: Path) -> None:
+def _make_tokens(planned: Planned, out: Path, quiet: bool = False) -> None:
+    """Prepares the token stores of a study under ``out`` and checks that they hold what it asks for."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: the folder cannot be made ({error.strerror}); choose another place.") from None
+    _prepare_tokens(planned.study, out, quiet)
+    _check_corpora(planned, out)
+
+
+def _prepare_tokens(study: Study, out: Path, quiet: bool) -> None:
     from indelible.data.prepare import prepare
 
-    console = Console()
+    console = Console(quiet=quiet)  # a machine that reads standard output wants nothing but its JSON there
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         tasks: dict[str, Any] = {}
@@ -127,13 +132,14 @@ def _prepare_tokens(study: Study, out: Path) -> None:
 def _check_corpora(planned: Planned, out: Path) -> None:
     from indelible.data.store import TokenStore
 
+    stores = {name: TokenStore.open(out / "tokens" / name) for name in planned.stores.corpora.values()}
+    left_out = {name: store.left_out() for name, store in stores.items()}
     sizes: dict[int, dict[str, int]] = {}
     for run in planned.graph.runs.values():
         seq_len = run.spec.seq_len
         if seq_len not in sizes:
-            stores = {name: TokenStore.open(out / "tokens" / name) for name in planned.stores.corpora.values()}
             sizes[seq_len] = {name: store.num_windows("train", seq_len) for name, store in stores.items()}
-        check_fits(run.spec, sizes[seq_len])
+        check_fits(run.spec, sizes[seq_len], left_out)
 
 
 def measured_rate(out: Path) -> float | None:
@@ -205,22 +211,32 @@ def _print_plan(facts: dict[str, Any]) -> None:
 
 def ledger(
     study: StudyArgument,
-    out: Annotated[Path, typer.Option(help="Folder of the study run; its tokens are prepared if missing.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the study run; default: one in the cache. Missing tokens are made.")
+    ] = None,
     overrides: SetOption = None,
-    arm: Annotated[int | None, typer.Option(help="Number of one chain of the plan; all by default.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Folder for the raw ledgers as Parquet files.")] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(help="Only chains with this number, arm name or column=value, e.g. seed=0; may be repeated."),
+    ] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Folder for the raw ledgers; default: OUT/ledgers.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which tokens each stage sees: asked against realised, nesting, disjointness."""
+    """Show which tokens each stage sees: asked against realised, nesting, disjointness; write the raw ledgers."""
     from indelible.data.audit import audit_study
 
     planned = plan_study(study, overrides or [])
-    write_plan(study, overrides or [], out, {})
+    out = out or default_cache_dir() / "ledger" / planned.study.name
+    parquet = parquet or out / "ledgers"
+    _make_tokens(planned, out, quiet=as_json)
     report = audit_study(planned.graph, out / "tokens", arm, parquet)
     if as_json:
-        print(json.dumps(report.as_json(), indent=1))
+        print(json.dumps({**report.as_json(), "parquet": str(parquet)}, indent=1))
     else:
-        report.print(Console())
+        report.print(Console() if Console().is_terminal else Console(width=132))
+        print(f"raw ledgers, one Parquet file a stage run: {parquet}")
+    if not report.holds:
+        raise typer.Exit(1)
 
 
 studies_app = typer.Typer(help="The studies that come with indelible.", no_args_is_help=True)

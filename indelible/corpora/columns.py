@@ -35,7 +35,7 @@ def _text(record: Mapping[str, Any], column: str, where: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        kind = "nested" if isinstance(value, list | dict) else f"a {type(value).__name__}"
+        kind = "nested" if isinstance(value, list | dict) else f"of type {type(value).__name__}"
         raise UserError(
             f"{where}: column {column!r} is {kind}, not text; name a column that holds text, or write it flat first."
         )
@@ -72,6 +72,7 @@ def document_of(record: Mapping[str, Any], spec: LocalCorpus | HubCorpus, source
     if is_blank:
         return None
     check_length(text, where)
+    check_encodable(text, where)
     return Document(text, prompt_chars, source, spec.licence)
 
 
@@ -86,3 +87,20 @@ def check_length(text: str, where: str) -> None:
             f"{where}: a document of {size:,} bytes; at most {MAX_DOCUMENT_BYTES:,} are taken. Cut it into documents "
             "(for text files: set document_bytes)."
         )
+
+
+def check_encodable(text: str, where: str) -> None:
+    """Refuses text that UTF-8 cannot express: JSON may escape one half of a surrogate pair alone.
+
+    Raises:
+        UserError: there is such a character; no tokenizer could read it.
+    """
+    if text.isascii():
+        return
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where}: character {error.start} of the text is {text[error.start]!r}, half of a surrogate pair, which "
+            "is no text; replace it where the file was written (in Python: text.encode('utf-8', 'replace').decode())."
+        ) from None

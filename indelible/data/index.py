@@ -68,12 +68,16 @@ def build_index(name: str, parts: list[Path], split: SplitSpec, max_tokens: int 
         fate[kept[np.cumsum(facts["tokens"][kept], dtype=np.int64) > max_tokens]] = BEYOND
     _hold_out(facts, fate, split)
     index = Index(name, parts, facts, part, first, fate)
-    for side, rule in ((HELDOUT, "raise split.heldout_fraction"), (TRAIN, "lower split.heldout_fraction")):
+    for side, rule in (
+        (HELDOUT, "raise data.split.heldout_fraction or max_heldout_tokens"),
+        (TRAIN, "lower data.split.heldout_fraction"),
+    ):
         if not (fate == side).any():
             usable = int(((fate == TRAIN) | (fate == HELDOUT)).sum())
             raise UserError(
                 f"corpus {name}: of {usable} usable documents ({len(facts)} read) none is on the {FATES[side]} side; "
-                f"whole documents are held out, so give more documents or {rule}, now {split.heldout_fraction}."
+                f"whole documents are held out, so give more documents or {rule}, now {split.heldout_fraction} and "
+                f"{split.max_heldout_tokens}."
             )
     return index
 

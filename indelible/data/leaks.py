@@ -56,9 +56,12 @@ class NearIndex:
 
     def __init__(self, signature: np.ndarray) -> None:
         self._signature = signature
-        keys = minhash.band_keys(signature)
-        self._order = np.argsort(keys, axis=0, kind="stable").astype(np.int32)  # (n, BANDS)
-        self._keys = np.take_along_axis(keys, self._order, axis=0)
+        # One contiguous row a band: a search in a column would copy the whole column first.
+        self._order = np.empty((minhash.BANDS, len(signature)), np.int32)
+        self._keys = np.empty((minhash.BANDS, len(signature)), np.uint64)
+        for band, keys in enumerate(minhash.band_keys(signature).T):
+            self._order[band] = np.argsort(keys, kind="stable")
+            self._keys[band] = keys[self._order[band]]
 
     def best(self, signature: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
         """For each of some signatures the most similar one of the index.
@@ -80,13 +83,13 @@ class NearIndex:
         keys, size = minhash.band_keys(signature), len(self._signature)
         pairs = [np.zeros(0, np.int64)]
         for band in range(minhash.BANDS):
-            table, asked = self._keys[:, band], keys[:, band]
+            table, asked = self._keys[band], keys[:, band]
             low = np.searchsorted(table, asked, side="left")
             count = np.minimum(np.searchsorted(table, asked, side="right") - low, _MATES)
             count[~minhash.is_usable(asked)] = 0
             left = np.repeat(np.arange(len(keys)), count)
             within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
-            pairs.append(left * size + self._order[np.repeat(low, count) + within, band])
+            pairs.append(left * size + self._order[band, np.repeat(low, count) + within])
         left, right = np.divmod(np.unique(np.concatenate(pairs)), max(size, 1))
         alike = minhash.similarity(signature[left], self._signature[right]) if len(left) else np.zeros(0)
         good = alike >= bound
@@ -150,11 +153,12 @@ def _check_one(
     if not len(references.row):
         return
     order = np.argsort(references.content, kind="stable")
+    known = references.content[order]
     for part in range(len(index.parts)):
         low, high = index.first[part : part + 2]
         rows = low + np.flatnonzero(index.fate[low:high] == TRAIN)
         content = index.facts["short"][rows]
-        at = np.searchsorted(references.content[order], content)
+        at = np.searchsorted(known, content)
         at = order[np.minimum(at, len(order) - 1)]
         match = np.where(references.content[at] == content, at, -1)
         kind = np.where(match >= 0, EXACT_LEAK, TRAIN)

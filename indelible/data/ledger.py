@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -120,8 +121,15 @@ def _pretrain_ledger(spec: StageSpec, pre: Windows, store_windows: Mapping[str, 
     return Ledger((data.store, exposure.store), source, window, spec.seq_len)
 
 
-def check_fits(spec: StageSpec, store_windows: Mapping[str, int]) -> None:
+def check_fits(
+    spec: StageSpec, store_windows: Mapping[str, int], left_out: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Checks, without building the ledger, that every corpus holds what a stage asks for.
+
+    Args:
+        spec: the stage run.
+        store_windows: training windows that each store holds at ``spec.seq_len``, by store folder name.
+        left_out: what of a store's text is in neither split, in words for the message.
 
     Raises:
         UserError: a corpus is smaller than asked.
@@ -139,6 +147,7 @@ def check_fits(spec: StageSpec, store_windows: Mapping[str, int]) -> None:
                 f"corpus {corpus_of(store)!r} is smaller than asked: its training split has "
                 f"{available * spec.seq_len:,} tokens in windows of {spec.seq_len}, and {spec.stage} asks for "
                 f"{count * spec.seq_len:,}; lower that stage's tokens, or give the corpus more text."
+                f"{left_out.get(store, '')}"
             )
 
 
@@ -186,9 +195,10 @@ def _mixed_pass(
         return np.zeros(len(order), np.uint8), order
     total = len(main) + len(replayed)
     slots = stream(seed, f"replay positions, pass {number}").choice(total, len(replayed), replace=False, shuffle=False)
+    slots.sort()  # in place: a sorted copy of millions of positions is memory
     again = replayed.copy()
     stream(seed, f"replay order, pass {number}").shuffle(again)
-    return _interleaved(order, again, np.sort(slots))
+    return _interleaved(order, again, slots)
 
 
 def _interleaved(

@@ -1,7 +1,8 @@
 """Documents to part files: chunks of the stream, tokenised by a pool of processes, each written whole or not at all.
 
 A part is a file of tokens and one of facts on its documents, in rising order of the order key. The facts are written
-last, so a part counts as done if they exist; a killed run takes the stream up again and skips the chunks that are done.
+last, so a part counts as done if they exist and name the same documents; a killed run takes the stream up again and
+skips the chunks that are done.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from indelible.corpora.document import Document
+from indelible.corpora.document import Document, content_hash
 from indelible.data.minhash import signatures
 from indelible.data.split import document_keys
 from indelible.data.tokenizer import TokenizerInfo, load_fast
@@ -30,6 +31,7 @@ from indelible.files import written_aside
 
 CHUNK_BYTES = 4_000_000  # characters of text a part, about
 BATCH_BYTES = 400_000  # characters tokenised at once: the tokenizer's own results take a hundred bytes a token
+MAX_SOURCES = 10_000  # of a corpus: they are held in memory and stand in the manifest
 FACTS = np.dtype(
     [
         ("short", "<u8"),  # first half of the hash of the text
@@ -186,6 +188,11 @@ def _chunks(documents: Iterator[Document], folder: Path, sources: dict[str, tupl
     marks: list[int] = []
     for document in documents:
         marks.append(sources.setdefault(document.source, (len(sources), document.licence))[0])
+        if len(sources) > MAX_SOURCES:
+            raise UserError(
+                f"{folder.parent.name}: more than {MAX_SOURCES:,} sources, the last one {document.source!r}; name a "
+                "source_column that holds kinds of text, not one value a document."
+            )
         held.append(document)
         size += len(document.text)
         if size >= CHUNK_BYTES:
@@ -196,10 +203,11 @@ def _chunks(documents: Iterator[Document], folder: Path, sources: dict[str, tupl
 
 
 def _finished(chunk: Chunk) -> tuple[int, int] | None:
-    """(documents, tokens) of a part that is already there."""
+    """(documents, tokens) of a part that is already there and holds these very documents."""
     with contextlib.suppress(FileNotFoundError):
         facts = read_facts(chunk.path)
-        if len(facts) == len(chunk.documents):
+        content = np.frombuffer(b"".join(content_hash(d.text) for d in chunk.documents), "<u8").reshape(-1, 2)
+        if np.array_equal(np.sort(content[:, 0]), np.sort(facts["short"])):
             return len(facts), int(facts["tokens"].sum(dtype=np.int64))
     return None
 

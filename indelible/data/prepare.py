@@ -10,7 +10,7 @@ from pathlib import Path
 
 from indelible.corpora import documents, provenance
 from indelible.data.fingerprint import Fingerprints, fingerprints
-from indelible.data.index import Index, build_index
+from indelible.data.index import TRAIN, Index, build_index
 from indelible.data.leaks import Leaks, check_leaks
 from indelible.data.manifest import write_manifest
 from indelible.data.parts import EncodeSettings, Pool, encode_documents
@@ -47,7 +47,8 @@ def prepare(data: DataSpec, tokens_dir: Path, cache_dir: Path, progress: Progres
             work = tokens_dir / f".work-{'-'.join(sorted(digest[:6] for digest in names.stores.values()))}"
             job = _Job(data, names, tokens_dir, cache_dir, work, progress)
             _make(job, missing)
-            shutil.rmtree(work)
+            for left in tokens_dir.glob(".work-*"):  # this one, and what killed runs of other settings left
+                shutil.rmtree(left)
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,8 @@ def _make(job: _Job, missing: list[str]) -> None:
     job.refuse_changes()
     progress("leak check", 0.0)
     found = check_leaks(data, indexes, {name: list(licences[name]) for name in indexes})
+    for index in indexes.values():
+        _refuse_emptied(index, found[index.name])
     for number, name in enumerate(missing):
         progress(f"writing {name}", number / len(missing))
         _write_store(job, indexes[name], licences[name], tokenizer, found[name])
@@ -157,6 +160,15 @@ def _tokenise(
         if bound >= FULL_RANGE or limit is None or total > limit:
             return index, licences
         share *= 1.5  # the probe was not like the whole: take a larger sample, of which the smaller one is a prefix
+
+
+def _refuse_emptied(index: Index, leaks: Leaks) -> None:
+    if not (index.fate == TRAIN).any():
+        counts = ", ".join(f"{count:,} {label}" for label, count in leaks.counts.items())
+        raise UserError(
+            f"corpus {index.name}: the leak check found every training document in other splits ({counts}), so none is "
+            "left; give it text of its own, or set data.leaks.remove: false to train on copies."
+        )
 
 
 def _write_store(job: _Job, index: Index, licences: dict[str, str], tokenizer: TokenizerInfo, leaks: Leaks) -> None:

@@ -51,9 +51,12 @@ def gather(index: Index, rows: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 
 def completion_mask(facts: np.ndarray) -> np.ndarray:
     """Which tokens of consecutive documents belong to a completion (all of a document without prompt): bool."""
-    sizes = facts["tokens"].astype(np.int64)
-    within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return within >= np.repeat(facts["prompt_tokens"].astype(np.int64), sizes)
+    ends = np.cumsum(facts["tokens"], dtype=np.int64)
+    starts = ends - facts["tokens"]
+    mask = np.ones(int(ends[-1]) if len(ends) else 0, bool)
+    for start, size in zip(starts.tolist(), facts["prompt_tokens"].tolist(), strict=True):
+        mask[start : start + size] = False  # whole arrays of positions would take gigabytes
+    return mask
 
 
 def _document_table(facts: np.ndarray, sources: list[str]) -> pl.DataFrame:

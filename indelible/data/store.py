@@ -79,6 +79,14 @@ class TokenStore:
                 raise UserError(f"{path}: its content is not what the manifest's sha256 says; delete the store.")
         return cls(folder, manifest)
 
+    def left_out(self) -> str:
+        """One sentence on the text that was read and is in neither split, empty if there is none."""
+        parts = []
+        for fate, sums in self.manifest["fates"].items():
+            if sums["tokens"] and fate not in self._splits:  # beyond max_tokens only a sample was read: no number
+                parts.append(fate if fate.startswith("beyond") else f"{sums['tokens']:,} tokens as {fate}")
+        return f" Left out of what was read: {', '.join(parts)} (docs/token-store.md)." if parts else ""
+
     def num_tokens(self, split: str) -> int:
         """Tokens of a side (``train`` or ``heldout``), end-of-text tokens included."""
         return int(self._splits[split].sizes.sum())

@@ -1,5 +1,6 @@
 """Data sets of the hub, through the loader that streams them, on folders laid out like one."""
 
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -60,6 +61,15 @@ def test_a_set_that_cannot_be_opened(folder: Path, tmp_path: Path) -> None:
         list(documents(spec, tmp_path / "cache"))
 
 
+def test_a_stream_that_breaks_off_is_one_clear_message(folder: Path, tmp_path: Path) -> None:
+    path = folder / "data" / "train-00001-of-00002.parquet"
+    data = bytearray(path.read_bytes())
+    data[4:200] = bytes(196)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"data set .*set: reading stopped after record 25: .*run the command again"):
+        list(documents(HubCorpus(id=str(folder), revision="v1", shuffle=False), tmp_path / "cache"))
+
+
 def test_a_revision_that_changed_under_its_name_is_refused(folder: Path, tmp_path: Path) -> None:
     spec = HubCorpus(id=str(folder), revision="v1")
     before = recipe(spec, tmp_path / "cache")
@@ -70,6 +80,16 @@ def test_a_revision_that_changed_under_its_name_is_refused(folder: Path, tmp_pat
     with pytest.raises(UserError, match=f"revision 'v1' was commit {commit} and is"):
         list(documents(spec, tmp_path / "cache"))
     assert list(documents(HubCorpus(id=str(folder), revision="v2"), tmp_path / "cache"))
+
+
+def test_folders_of_one_relative_name_are_two_sets(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, tmp_path / "elsewhere" / "set")
+    (tmp_path / "elsewhere" / "set" / "data" / "validation-00000-of-00001.parquet").unlink()
+    for place in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.chdir(place)
+        assert len(list(documents(HubCorpus(id="./set", revision="v1"), tmp_path / "cache"))) == len(ROWS["text"])
 
 
 def test_a_commit_is_its_own_pin(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -149,6 +151,25 @@ def test_a_json_line_cut_in_half(tmp_path: Path) -> None:
     assert "a.jsonl line 2: not JSON (the line seems cut off)" in message
 
 
+def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_MAX_LINE_BYTES", 1000)
+    path = write_jsonl(tmp_path / "a.jsonl", ROWS)
+    assert len(texts(tmp_path, path=str(path))) == len(ROWS)
+    path.write_text(json.dumps(ROWS * 20))
+    assert "a.jsonl line 1: a line of more than 1,000 bytes" in refusal(tmp_path, path=str(path))
+
+
+def test_half_a_surrogate_pair(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [ROWS[0], {"text": "whole \U0001f600, half \ud83d"}])
+    assert "a.jsonl line 2: character 14 of the text is '\\ud83d', half of a" in refusal(tmp_path, path=str(path))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", ROWS)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert texts(tmp_path, path=str(path)) == [row["text"] for row in ROWS]
+
+
 def test_a_line_that_is_no_object(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('"only text"\n')
     assert "line 1: a JSON str where each line must be an object" in refusal(tmp_path, path=str(tmp_path / "a.jsonl"))
@@ -165,20 +186,49 @@ def test_missing_column(tmp_path: Path) -> None:
 def test_nested_and_numeric_columns(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": ["a", "b"], "n": 3}])
     assert "line 1: column 'text' is nested, not text" in refusal(tmp_path, path=str(path))
-    assert "line 1: column 'n' is a int, not text" in refusal(tmp_path, path=str(path), text_column="n")
+    assert "line 1: column 'n' is of type int, not text" in refusal(tmp_path, path=str(path), text_column="n")
 
 
 def test_a_document_of_fifty_megabytes(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [ROWS[0], {"text": "x" * 50_000_000}])
     assert "line 2: a document of 50,000,000 bytes" in refusal(tmp_path, path=str(path))
+    (tmp_path / "b.txt").write_text("x" * 50_000_000)
+    for size in (None, 50_000_000):
+        assert "b.txt: a document of" in refusal(tmp_path, path=str(tmp_path / "b.txt"), document_bytes=size)
 
 
 def test_damaged_archive_and_parquet(tmp_path: Path) -> None:
     whole = gzip.compress(b'{"text": "' + os.urandom(5000).hex().encode() + b'"}\n')
     (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     assert "cannot be unpacked" in refusal(tmp_path, path=str(tmp_path / "a.jsonl.gz"))
+    text = "\n\n".join(os.urandom(30).hex() for _ in range(20_000))
+    packed = zstandard.compress(text.encode())
+    for cut in (len(packed) // 2, len(packed) - 1):
+        (tmp_path / "a.txt.zst").write_bytes(packed[:cut])
+        message = refusal(tmp_path, path=str(tmp_path / "a.txt.zst"))
+        assert "a.txt.zst: cannot be unpacked (compressed file ended before the end of its frame)" in message
+    frames = [zstandard.compress(part.encode()) for part in (text[:40_001], text[40_001:])]
+    (tmp_path / "a.txt.zst").write_bytes(b"".join(frames))
+    assert "\n\n".join(texts(tmp_path, path=str(tmp_path / "a.txt.zst"))) == text, "two frames are one file"
     (tmp_path / "b.parquet").write_bytes(b"PAR1 but no more")
     assert "b.parquet: not a Parquet file" in refusal(tmp_path, path=str(tmp_path / "b.parquet"))
+    pl.DataFrame({"text": [os.urandom(40).hex() for _ in range(500)]}).write_parquet(tmp_path / "c.parquet")
+    data = bytearray((tmp_path / "c.parquet").read_bytes())
+    data[1000:9000] = bytes(8000)
+    (tmp_path / "c.parquet").write_bytes(data)
+    message = refusal(tmp_path, path=str(tmp_path / "c.parquet"))
+    assert "c.parquet after row 0: cannot be read" in message
+    assert "the file is damaged" in message
+
+
+def test_parquet_strings_that_are_no_utf8_and_nested_ones(tmp_path: Path) -> None:
+    raw = pa.array([b"fine", b"caf\xe9"])
+    strings = pa.StringArray.from_buffers(2, *raw.buffers()[1:])  # nobody checks what a file claims to be text
+    pq.write_table(pa.table({"text": strings, "list": [["a"], ["b"]], "raw": raw}), tmp_path / "a.parquet")
+    path = str(tmp_path / "a.parquet")
+    assert "a.parquet rows 1 to 1024: not UTF-8" in refusal(tmp_path, path=path)
+    assert "a.parquet row 1: column 'list' is nested, not text" in refusal(tmp_path, path=path, text_column="list")
+    assert "column 'raw' is of type bytes, not text" in refusal(tmp_path, path=path, text_column="raw")
 
 
 @pytest.mark.parametrize(

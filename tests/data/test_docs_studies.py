@@ -35,6 +35,7 @@ def test_the_overlap_study(tmp_path: Path, text: str) -> None:
     study = load_study(str(tmp_path / "study.yaml"))
     specs = [study.data.corpora[arm.pipeline.ft] for arm in study.arms]
     assert {spec.overlap for spec in specs if isinstance(spec, SyntheticCorpus)} == {0.0, 0.5, 1.0}
+    assert study.arms == load_study("overlap").arms, "the page shows the shipped study"
 
 
 def test_every_declared_corpus_of_the_page_is_valid(tmp_path: Path) -> None:

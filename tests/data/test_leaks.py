@@ -14,6 +14,7 @@ from indelible.data.leaks import NearIndex
 from indelible.data.prepare import fingerprints, prepare
 from indelible.data.split import document_keys, threshold
 from indelible.data.store import TokenStore
+from indelible.errors import UserError
 from indelible.study.corpus_spec import DataSpec, SyntheticCorpus
 
 
@@ -167,6 +168,22 @@ def test_without_near_only_equal_texts_are_found(tmp_path: Path, texts: list[str
     store = TokenStore.open(tmp_path / "tokens" / fingerprints(data, tmp_path / "cache").store_folder("pre"))
     assert store.manifest["fates"]["near leak"]["documents"] == 0
     assert store.manifest["fates"]["exact leak"]["documents"] > 0
+
+
+def test_what_was_left_out_is_said_where_a_corpus_is_too_short(tmp_path: Path, texts: list[str]) -> None:
+    data, _, _ = leaky(tmp_path, texts)
+    prepare(data, tmp_path / "tokens", tmp_path / "cache")
+    names = fingerprints(data, tmp_path / "cache")
+    pre = TokenStore.open(tmp_path / "tokens" / names.store_folder("pre"))
+    tokens = pre.manifest["fates"]["exact leak"]["tokens"]
+    assert f"Left out of what was read: {tokens:,} tokens as exact leak, " in pre.left_out()
+
+
+def test_a_corpus_that_is_all_copies_is_refused(tmp_path: Path, texts: list[str]) -> None:
+    data, _, _ = leaky(tmp_path, texts)
+    write(tmp_path / "pre.jsonl", texts[:100])
+    with pytest.raises(UserError, match=r"corpus pre: the leak check found every .* exact leak of post"):
+        prepare(data, tmp_path / "tokens", tmp_path / "cache")
 
 
 def test_a_cap_on_held_out_tokens_does_not_leak(tmp_path: Path, texts: list[str]) -> None:

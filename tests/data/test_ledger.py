@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indelible.data.ledger import Ledger, build_ledger, corpus_of, source_order, stream
+from indelible.data.ledger import Ledger, build_ledger, check_fits, corpus_of, source_order, stream
 from indelible.errors import UserError
 from indelible.study.graph import Stores, build_graph
 from indelible.study.load import resolve_study
@@ -166,6 +166,8 @@ def test_a_corpus_smaller_than_asked_is_refused_with_its_size_and_the_ways_out()
     spec = specs(posttrain__tokens=401 * SEQ)["posttrain"]
     with pytest.raises(UserError, match=r"'music' is smaller than asked: .* has 51,200 .* posttrain asks for 51,328"):
         build_ledger(spec, WINDOWS)
+    with pytest.raises(UserError, match=r"lower that stage's tokens, or give the corpus more text\. Left out: copies"):
+        check_fits(spec, WINDOWS, {"music-bbb": " Left out: copies"})
 
 
 def test_exposure_that_does_not_fit_its_place_is_refused():

@@ -1,5 +1,6 @@
 """Preparing is killed, and done twice at once: no document is lost or doubled, no part is made twice."""
 
+import contextlib
 import json
 import os
 import random
@@ -10,14 +11,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 
+from indelible.corpora import Document
 from indelible.data import parts as parts_module
 from indelible.data import prepare as prepare_module
 from indelible.data.prepare import fingerprints, prepare
 from indelible.data.store import TokenStore
+from indelible.data.tokenizer import open_tokenizer, train_bpe
 from indelible.errors import UserError
-from indelible.study.corpus_spec import DataSpec
+from indelible.study.corpus_spec import BpeTokenizer, DataSpec
 
 SCRIPT = """
 import sys
@@ -62,7 +67,16 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_killed_and_taken_up_again_is_as_if_never_killed(root: Path) -> None:
+@pytest.mark.parametrize("kind", ["local", "hub"])
+def test_killed_and_taken_up_again_is_as_if_never_killed(root: Path, kind: str) -> None:
+    if kind == "hub":  # a stream, shuffled through a buffer
+        rows = [json.loads(line) for line in (root / "rows.jsonl").read_text().splitlines()]
+        (root / "set").mkdir()
+        for shard in range(3):
+            pl.DataFrame(rows[shard::3]).write_parquet(root / "set" / f"train-{shard:05d}-of-00003.parquet")
+        data = json.loads((root / "data.json").read_text())
+        data["corpora"]["rows"] = {"kind": "hub", "id": str(root / "set"), "revision": "v1", "shuffle_buffer": 500}
+        (root / "data.json").write_text(json.dumps(data))
     finish(start(root, "whole"))
     process = start(root, "killed")
     deadline = time.monotonic() + 60
@@ -126,7 +140,8 @@ def test_a_killed_worker_is_one_clear_message(root: Path, monkeypatch: pytest.Mo
     def submit_and_kill(self: Any, *args: Any) -> Any:
         future = real(self, *args)
         for pid in list(self._executor._processes):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # killed when an earlier chunk was handed over
+                os.kill(pid, signal.SIGKILL)
         return future
 
     with monkeypatch.context() as patch:
@@ -159,6 +174,36 @@ def test_files_that_change_while_they_are_read_are_refused(
     assert len(list((root / "tokens").glob("rows-*"))) == 1
 
 
+def test_parts_of_other_documents_are_made_again(tmp_path: Path) -> None:
+    train_bpe(BpeTokenizer(vocab_size=512), ["some words"], tmp_path / "tokenizer")
+    settings = parts_module.EncodeSettings(open_tokenizer(tmp_path / "tokenizer"), 0, False)
+
+    def encode(*texts: str) -> np.ndarray:
+        with parts_module.Pool() as pool:
+            stream = (Document(text, 0, "s", "") for text in texts)
+            (part,), _ = parts_module.encode_documents(stream, tmp_path / "parts", settings, pool)
+        return parts_module.read_facts(part)["short"]
+
+    first, other = encode("one", "two"), encode("one", "three")
+    assert set(first) != set(other), "as many documents, but not the same ones"
+
+
+def test_a_source_for_each_document_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts_module, "MAX_SOURCES", 20)
+    rows = [{"text": f"page {i} and its text", "url": f"https://example.org/{i}"} for i in range(60)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = {"kind": "local", "path": str(tmp_path / "a.jsonl"), "source_column": "url"}
+    spec = DataSpec.model_validate({"corpora": {"web": corpus}, "tokenizer": {"kind": "bpe", "vocab_size": 512}})
+    with pytest.raises(UserError, match=r"web: more than 20 sources, the last one 'https://example.org/20'"):
+        prepare(spec, tmp_path / "tokens", tmp_path / "cache")
+
+
+def test_what_killed_runs_of_other_settings_left_is_cleared(root: Path) -> None:
+    (root / "tokens" / ".work-123456" / "rows").mkdir(parents=True)
+    prepare(DataSpec.model_validate_json((root / "data.json").read_text()), root / "tokens", root / "cache")
+    assert not list((root / "tokens").glob(".work-*"))
+
+
 def test_max_tokens_takes_a_random_prefix(root: Path) -> None:
     data = DataSpec.model_validate_json((root / "data.json").read_text())
     prepare(data, root / "all", root / "cache")
@@ -169,9 +214,6 @@ def test_max_tokens_takes_a_random_prefix(root: Path) -> None:
     store = TokenStore.open(root / "part" / fingerprints(limited, root / "cache").store_folder("rows"))
     total = store.num_tokens("train") + store.num_tokens("heldout")
     assert 99_000 < total <= 100_000
-    import numpy as np
-    import polars as pl
-
     some, every = (np.load(s.folder / "train-00000.npy") for s in (store, whole))
     assert (some[: len(some) // 2] == every[: len(some) // 2]).all(), "a prefix of the whole corpus's order"
     facts = pl.read_parquet(store.folder / "train-00000.documents.parquet")
