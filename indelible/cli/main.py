@@ -9,7 +9,8 @@ import typer
 from indelible.errors import UserError
 
 COMMANDS = {  # which module registers which commands: only that module is imported, so `plan` never waits for charts
-    "study_commands": ("plan", "ledger", "studies"),
+    "plan_commands": ("plan", "bench"),
+    "study_commands": ("ledger", "studies"),
     "run_commands": ("run", "status", "show", "diff", "gc"),
     "analysis_commands": ("results", "report", "verdicts"),
     "reproduce_commands": ("reproduce",),

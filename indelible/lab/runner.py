@@ -17,7 +17,7 @@ from indelible.errors import UserError
 from indelible.lab import failures, watch
 from indelible.lab.executors.base import Executor, WorkerSettings
 from indelible.lab.executors.local import LocalExecutor
-from indelible.lab.host import default_workers
+from indelible.lab.host import default_workers, visible_gpus
 from indelible.lab.lease import LEASE_SECONDS
 from indelible.lab.runs import Board, Plan, Status, has_other_spec, load_plan, plan_stamp
 from indelible.lab.worker import ENGINE, sweep_leftovers
@@ -87,6 +87,12 @@ def _executor(name: str, settings: WorkerSettings, plan: Plan, workers: int | No
 
         return SlurmExecutor(settings, workers, plan.execution, unsettled)
     device, per_run = str(plan.execution.get("device") or "auto"), int(plan.execution.get("devices_per_run") or 1)
+    gpus = [] if device == "cpu" else visible_gpus()
+    if gpus and per_run > len(gpus):
+        raise UserError(
+            f"execution.devices_per_run = {per_run}, and this machine shows {len(gpus)} GPU(s) ({', '.join(gpus)}); "
+            "lower it, or make more visible (CUDA_VISIBLE_DEVICES)."
+        )
     num_workers = workers or default_workers(device, unsettled, per_run)
     return LocalExecutor(settings, num_workers, plan.execution)
 

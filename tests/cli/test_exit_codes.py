@@ -58,7 +58,8 @@ def test_an_output_folder_that_cannot_be_made_is_named(tmp_path):
     assert str(tmp_path / "file") in message
 
 
-def test_plan_is_json_for_machines():
+def test_plan_is_json_for_machines(monkeypatch, tmp_path):
+    monkeypatch.setenv("INDELIBLE_CACHE", str(tmp_path))  # whatever `bench` measured here
     done = indelible("plan", "quickstart", "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
