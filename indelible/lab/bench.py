@@ -182,9 +182,9 @@ class _Counter:
 
 def work(folder: Path, number: int) -> None:
     """One worker of the benchmark."""
-    from indelible.train.stage import run_stage
-
     task = Task(**read_json(folder / "task.json"))
+    from indelible.train.stage import run_stage  # torch
+
     counter = _Counter(folder, number, task)
     run_dir = folder / "runs" / str(number)
     run_dir.mkdir(parents=True)
