@@ -45,6 +45,17 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        from indelible.lab.failures import is_disk_error
+
+        if not is_disk_error(error) and not isinstance(error, PermissionError):
+            raise
+        print(
+            f"indelible: {error}: nothing can be written there. Free some space or make the folder writable and give "
+            "the same command again (it continues), or choose another place.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from indelible.data.fingerprint import fingerprints
 from indelible.data.ledger import check_fits
 from indelible.errors import UserError
 from indelible.files import read_json, write_json, write_text
+from indelible.lab.failures import is_disk_error
 from indelible.model.given import GivenCheckpoint, check_tokenizer, find_checkpoint
 from indelible.study import cost, graph
 from indelible.study.corpus_spec import BpeTokenizer
@@ -80,6 +81,18 @@ def write_plan(reference: str, overrides: list[str], out: Path, execution: dict[
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: the folder cannot be made ({error.strerror}); choose another place.") from None
+    try:
+        return _write_plan(planned, out, execution)
+    except Exception as error:
+        if not is_disk_error(error) and not isinstance(error, PermissionError):
+            raise
+        raise UserError(
+            f"--out {out}: cannot be written ({error}); free some space or make it writable, and give the same "
+            "command again: it continues."
+        ) from error
+
+
+def _write_plan(planned: Planned, out: Path, execution: dict[str, Any]) -> Path:
     _prepare_tokens(planned.study, out)
     _check_corpora(planned, out)
     settings = {**planned.study.execution.model_dump(mode="json"), **execution}
@@ -112,7 +125,7 @@ def _prepare_tokens(study: Study, out: Path) -> None:
 
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: float) -> None:

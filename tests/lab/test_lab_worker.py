@@ -97,6 +97,7 @@ def test_lost_lease_leaves_everything_to_the_thief(tmp_path: Path, fake: ModuleT
         (PermissionError(errno.EACCES, "Permission denied"), True),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
+        (OSError("14855 requested and 10176 written"), True),
         (RuntimeError("I/O error: No space left on device (os error 28)"), True),
         (FileNotFoundError(errno.ENOENT, "No such file"), False),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),

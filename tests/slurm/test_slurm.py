@@ -122,7 +122,7 @@ def test_killed_node_changes_nothing(tmp_path: Path, cluster: ModuleType) -> Non
 
 
 def test_launcher_can_be_closed_and_opened_again(tmp_path: Path, cluster: ModuleType) -> None:
-    out = _study(tmp_path / "out", 0.3)
+    out = _study(tmp_path / "out", 1.0)  # a study that outlives the closing of its launcher
     launcher = _launch(out)
     _wait(lambda: _started(out))
     launcher.send_signal(signal.SIGINT)
