@@ -143,3 +143,14 @@ def test_what_slurm_is_asked_for() -> None:
     assert slurm.workers_per_job({"slurm": {"cpus_per_task": 8}, "threads": 2}) == 4
     assert slurm.workers_per_job({"slurm": {"nodes": 2, "gpus_per_node": 8}}) == 1
     assert slurm.workers_per_job({}) == 1
+
+
+def test_a_controller_that_does_not_answer_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    executor = slurm.SlurmExecutor(WorkerSettings(tmp_path), 1, {}, 1)
+    with pytest.raises(UserError, match=r"`squeue` does not answer: .*Unable to contact slurm controller\. Jobs of an"):
+        executor.start()
+    assert executor.poll(1) is None  # a launcher that is watching waits for it to come back
