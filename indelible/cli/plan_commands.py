@@ -55,7 +55,9 @@ def plan_facts(
     study = planned.study
     done = {run for run in planned.graph.runs if out and (out / "runs" / run / "result.json").exists()}
     device, per_run = study.execution.device, study.execution.devices_per_run
-    num_workers = workers or study.execution.workers or default_workers(device, len(planned.graph.runs), per_run)
+    state_bytes = planned.summary["resume_bytes_per_worker"]
+    fitting = default_workers(device, len(planned.graph.runs), per_run, state_bytes)
+    num_workers = workers or study.execution.workers or fitting
     rate, origin, source = _rate(flops_per_second, out, study, num_workers)
     work, longest = cost.remaining_flops(planned.graph, planned.costs, done)
     token_bytes = _folder_bytes(out / "tokens") if out and (out / "tokens").is_dir() else planned.summary["token_bytes"]
@@ -66,9 +68,7 @@ def plan_facts(
         "already_done": len(done),
         "token_bytes": token_bytes,
         # a new resume state is written whole before the one before it is removed
-        "peak_bytes": planned.summary["kept_bytes"]
-        + token_bytes
-        + 2 * num_workers * planned.summary["resume_bytes_per_worker"],
+        "peak_bytes": planned.summary["kept_bytes"] + token_bytes + 2 * num_workers * state_bytes,
         "flops_per_second": rate,
         "rate": origin,
         "rate_source": source,

@@ -74,6 +74,16 @@ def test_whole_tree_once_and_then_nothing(tmp_path: Path, fake: ModuleType) -> N
     assert set(_finished(out).values()) == {1}
 
 
+def test_leftovers_of_a_kill_behind_the_last_result_are_removed(tmp_path: Path, fake: ModuleType) -> None:
+    out = fake.make_plan(tmp_path / "out", _tree())
+    assert _run(out)[0] == 0
+    state = out / "runs" / "finetune-00" / "resume" / "state.json"
+    state.parent.mkdir()
+    state.write_text("{}")
+    assert "Nothing to do" in _run(out)[1]
+    assert not state.parent.exists()
+
+
 def test_replanned_folder_runs_only_what_is_new(tmp_path: Path, fake: ModuleType) -> None:
     out = fake.make_plan(tmp_path / "out", _tree())
     assert _run(out)[0] == 0

@@ -70,6 +70,15 @@ def test_process_ends_when_it_cannot_be_trusted(tmp_path: Path, fake: ModuleType
     assert Worker(out, "w", run_stage=fake.run_stage).work() == code
 
 
+def test_full_disk_between_two_runs(tmp_path: Path, fake: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = _one(fake, tmp_path)
+    monkeypatch.setattr(Lease, "take", full)
+    assert Worker(out, "w", run_stage=fake.run_stage).work() == EXIT_DISK
+
+
 def test_lost_lease_leaves_everything_to_the_thief(tmp_path: Path, fake: ModuleType) -> None:
     out = _one(fake, tmp_path, steps=50, step_seconds=0.01)
     run_dir = out / "runs" / "pretrain-a"
