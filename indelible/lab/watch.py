@@ -194,7 +194,7 @@ def _running_row(state: RunState) -> tuple[str, ...]:
     loss = f"{shown['loss']:.3f}" if shown["loss"] is not None else ""
     speed = f"{shown['tokens_per_second']:,.0f}" if shown["tokens_per_second"] else ""
     silent = shown["silent_seconds"] or 0.0
-    phase = f"silent {duration(silent)}" if silent > LEASE_SECONDS else str(shown["phase"] or "")
+    phase = f"silent {silent // 60:.0f} min" if silent >= LEASE_SECONDS else str(shown["phase"] or "")
     return str(shown["worker"] or "?"), _short(state.run.id), phase, step, loss, speed
 
 
