@@ -1,6 +1,8 @@
 """`ledger`, `studies`; and `plan_study` and `write_plan`, by which `plan` and `run` begin."""
 
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,6 +63,25 @@ def plan_study(reference: str, overrides: list[str]) -> Planned:
     return Planned(study, stores, built, costs, cost.summary(built, costs, vocabulary), start)
 
 
+def _names_a_disk_that_refuses(write: Callable[[str, list[str], Path, dict[str, Any]], Path]) -> Callable[..., Path]:
+    """Lets ``write`` end in one message, with the folder in it, where nothing can be written."""
+
+    @functools.wraps(write)
+    def told(reference: str, overrides: list[str], out: Path, execution: dict[str, Any]) -> Path:
+        try:
+            return write(reference, overrides, out, execution)
+        except Exception as error:
+            if not is_disk_error(error) and not isinstance(error, PermissionError):
+                raise
+            raise UserError(
+                f"--out {out}: cannot be written ({error}); free some space or make it writable, and give the same "
+                "command again: it continues."
+            ) from error
+
+    return told
+
+
+@_names_a_disk_that_refuses
 def write_plan(reference: str, overrides: list[str], out: Path, execution: dict[str, Any]) -> Path:
     """Resolves a study, prepares its tokens and writes study.yaml and plan.json.
 
@@ -81,18 +102,6 @@ def write_plan(reference: str, overrides: list[str], out: Path, execution: dict[
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: the folder cannot be made ({error.strerror}); choose another place.") from None
-    try:
-        return _write_plan(planned, out, execution)
-    except Exception as error:
-        if not is_disk_error(error) and not isinstance(error, PermissionError):
-            raise
-        raise UserError(
-            f"--out {out}: cannot be written ({error}); free some space or make it writable, and give the same "
-            "command again: it continues."
-        ) from error
-
-
-def _write_plan(planned: Planned, out: Path, execution: dict[str, Any]) -> Path:
     _prepare_tokens(planned.study, out)
     _check_corpora(planned, out)
     settings = {**planned.study.execution.model_dump(mode="json"), **execution}
