@@ -1,8 +1,10 @@
 """`ledger`, `studies`; and `plan_study` and `write_plan`, by which `plan` and `run` begin."""
 
 import functools
+import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,16 +53,29 @@ def vocabulary_of(study: Study) -> int:
 
 def plan_study(reference: str, overrides: list[str]) -> Planned:
     """Resolves a study into its graph, without fetching or tokenising anything."""
-    study = load_study(reference, overrides)
-    names = fingerprints(study.data, default_cache_dir())
-    stores = graph.Stores({c: names.store_folder(c) for c in names.stores}, names.tokenizer_folder)
-    given = study.arms[0].init
-    start = find_checkpoint(given.checkpoint, given.revision) if given else None
-    built = graph.build_graph(study, stores, StageInit(sha256=start.sha256) if start else None)
-    vocabulary = vocabulary_of(study)
-    models = cost.models_by_run(built, cost.model_of_config(start.config) if start else study.arms[0].model)
-    costs = cost.graph_costs(built, models, vocabulary)
-    return Planned(study, stores, built, costs, cost.summary(built, costs, vocabulary), start)
+    with _without_collections():
+        study = load_study(reference, overrides)
+        names = fingerprints(study.data, default_cache_dir())
+        stores = graph.Stores({c: names.store_folder(c) for c in names.stores}, names.tokenizer_folder)
+        given = study.arms[0].init
+        start = find_checkpoint(given.checkpoint, given.revision) if given else None
+        built = graph.build_graph(study, stores, StageInit(sha256=start.sha256) if start else None)
+        vocabulary = vocabulary_of(study)
+        models = cost.models_by_run(built, cost.model_of_config(start.config) if start else study.arms[0].model)
+        costs = cost.graph_costs(built, models, vocabulary)
+        return Planned(study, stores, built, costs, cost.summary(built, costs, vocabulary), start)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Pauses Python's cyclic garbage collector, which looks at all of a large graph again and again as it grows."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _names_a_disk_that_refuses(write: Callable[[str, list[str], Path, dict[str, Any]], Path]) -> Callable[..., Path]:
