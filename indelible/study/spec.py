@@ -17,6 +17,10 @@ def _interval(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _switch(value: object) -> object:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # YAML reads on and off as booleans
+
+
 Placement = Annotated[
     Literal["uniform", "early", "late"] | tuple[Fraction, Fraction], BeforeValidator(_interval)
 ]  # where in pretraining the exposure sits; [a, b] are fractions of the stage
@@ -196,7 +200,7 @@ class ExecutionSpec(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices_per_run: int = Field(default=1, gt=0)  # GPUs of one machine, or processes without GPUs, for one stage run
     micro_batch_size: int | None = Field(default=None, gt=0)  # sequences per forward per rank; null = as large as fits
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     activation_checkpointing: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"  # how one stage run uses several devices
     resume_seconds: float = Field(default=30.0, gt=0)  # least time between two resume states

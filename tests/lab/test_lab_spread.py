@@ -49,6 +49,14 @@ def test_a_study_file_says_how_many_devices_a_run_takes(tiny_study: Callable[...
         tiny_study({"execution": {"devices_per_run": 8, "slurm": {"gpus_per_node": 4}}}, "eight")
 
 
+def test_compile_may_be_switched_without_quotes(tiny_study: Callable[..., Path]) -> None:
+    plans = [
+        json.loads((tiny_study({"execution": {"compile": value}}, f"c{value}") / "plan.json").read_text())
+        for value in (False, True, "auto")
+    ]
+    assert [plan["execution"]["compile"] for plan in plans] == ["off", "on", "auto"]
+
+
 @pytest.mark.slow
 def test_error_of_a_rank_is_the_runs_error(tmp_path: Path, fake: ModuleType) -> None:
     bad = {"fail": {"how": "error", "at": 1}}
