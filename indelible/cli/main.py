@@ -9,7 +9,8 @@ import typer
 from indelible.errors import UserError
 
 COMMANDS = {  # which module registers which commands: only that module is imported, so `plan` never waits for charts
-    "study_commands": ("plan", "ledger", "studies"),
+    "plan_commands": ("plan", "bench"),
+    "study_commands": ("ledger", "studies"),
     "run_commands": ("run", "status", "show", "diff", "gc"),
     "analysis_commands": ("results", "report", "verdicts"),
     "reproduce_commands": ("reproduce",),
@@ -44,6 +45,17 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        from indelible.lab.failures import is_disk_error
+
+        if not is_disk_error(error) and not isinstance(error, PermissionError):
+            raise
+        print(
+            f"indelible: {error}: nothing can be written there. Free some space or make the folder writable and give "
+            "the same command again (it continues), or choose another place.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from rich.console import Console
 
 from indelible.lab import failures, garbage, lease, lineage, runner, runs, watch
 
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a stage run, or DIR/<beginning of its id>.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
+
 
 def run(
     study: Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.", metavar="STUDY")],
@@ -37,7 +40,7 @@ def run(
 
 def status(
     directory: Annotated[Path, typer.Argument(help="Folder of a study run.", metavar="DIR")],
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what a study run is doing, from its files."""
     snapshot = runner.snapshot_of(directory)
@@ -47,10 +50,7 @@ def status(
         Console().print(watch.render(snapshot), highlight=False)
 
 
-RunArgument = Annotated[Path, typer.Argument(help="Folder of a stage run, or DIR/<beginning of its id>.")]
-
-
-def show(run: RunArgument, as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
+def show(run: RunArgument, as_json: JsonOption = False) -> None:
     """Show a stage run: where it comes from, its settings, losses, timings and attempts."""
     run_dir = lineage.find_run(run)
     if as_json:
@@ -59,17 +59,26 @@ def show(run: RunArgument, as_json: Annotated[bool, typer.Option("--json", help=
         Console().print(lineage.render(run_dir), highlight=False)
 
 
-def diff(run_a: RunArgument, run_b: RunArgument) -> None:
+def diff(run_a: RunArgument, run_b: RunArgument, as_json: JsonOption = False) -> None:
     """Show the fields in which two stage runs differ."""
-    Console().print(lineage.render_differences(lineage.find_run(run_a), lineage.find_run(run_b)), highlight=False)
+    first, second = lineage.find_run(run_a), lineage.find_run(run_b)
+    if as_json:
+        print(json.dumps({"runs": [first.name, second.name], "fields": lineage.differences(first, second)}, indent=1))
+    else:
+        Console().print(lineage.render_differences(first, second), highlight=False)
 
 
 def gc(
     directory: Annotated[Path, typer.Argument(help="Folder of a study run.", metavar="DIR")],
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this nothing is touched.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List, and with --yes remove, what the current plan of a study folder does not need."""
     found = garbage.find_garbage(runs.load_plan(directory))
+    if as_json:
+        items = [{"path": str(i.path.relative_to(directory)), "why": i.why, "bytes": i.size} for i in found]
+        print(json.dumps({"found": items, "removed_bytes": garbage.remove(found) if yes else 0}, indent=1))
+        return
     for item in found:
         print(f"{item.size / 1e6:10.3f} MB  {item.path.relative_to(directory)}  ({item.why})")
     if yes:

@@ -1,7 +1,10 @@
-"""`plan`, `ledger`, `studies`; and `write_plan`, by which `run` begins."""
+"""`ledger`, `studies`; and `plan_study` and `write_plan`, by which `plan` and `run` begin."""
 
+import functools
+import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,13 +13,13 @@ import typer
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from indelible.corpora.sources import default_cache_dir
 from indelible.data.fingerprint import fingerprints
 from indelible.data.ledger import check_fits
 from indelible.errors import UserError
 from indelible.files import read_json, write_json, write_text
+from indelible.lab.failures import is_disk_error
 from indelible.model.given import GivenCheckpoint, check_tokenizer, find_checkpoint
 from indelible.study import cost, graph
 from indelible.study.corpus_spec import BpeTokenizer
@@ -24,7 +27,6 @@ from indelible.study.load import Study, load_study, read_study_file, shipped_stu
 from indelible.study.stages import StageInit
 
 SMOLLM2_VOCABULARY = 49_152  # assumed by `plan` for a tokenizer that has not been fetched yet
-CPU_FLOPS_PER_CORE = 5e10  # a cautious rate for `plan` where no speed was measured
 
 StudyArgument = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.", metavar="STUDY")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a field, e.g. finetune.lr=1e-4.")]
@@ -43,22 +45,58 @@ class Planned:
     given: GivenCheckpoint | None  # the checkpoint that `init` names
 
 
+def vocabulary_of(study: Study) -> int:
+    """Size of the study's vocabulary, as far as it can be told without fetching the tokenizer."""
+    tokenizer = study.data.tokenizer
+    return tokenizer.vocab_size if isinstance(tokenizer, BpeTokenizer) else SMOLLM2_VOCABULARY
+
+
 def plan_study(reference: str, overrides: list[str]) -> Planned:
     """Resolves a study into its graph, without fetching or tokenising anything."""
-    study = load_study(reference, overrides)
-    names = fingerprints(study.data, default_cache_dir())
-    stores = graph.Stores({c: names.store_folder(c) for c in names.stores}, names.tokenizer_folder)
-    given = study.arms[0].init
-    start = find_checkpoint(given.checkpoint, given.revision) if given else None
-    built = graph.build_graph(study, stores, StageInit(sha256=start.sha256) if start else None)
-    vocabulary = (
-        study.data.tokenizer.vocab_size if isinstance(study.data.tokenizer, BpeTokenizer) else SMOLLM2_VOCABULARY
-    )
-    models = cost.models_by_run(built, cost.model_of_config(start.config) if start else study.arms[0].model)
-    costs = cost.graph_costs(built, models, vocabulary)
-    return Planned(study, stores, built, costs, cost.summary(built, costs), start)
+    with _without_collections():
+        study = load_study(reference, overrides)
+        names = fingerprints(study.data, default_cache_dir())
+        stores = graph.Stores({c: names.store_folder(c) for c in names.stores}, names.tokenizer_folder)
+        given = study.arms[0].init
+        start = find_checkpoint(given.checkpoint, given.revision) if given else None
+        built = graph.build_graph(study, stores, StageInit(sha256=start.sha256) if start else None)
+        vocabulary = vocabulary_of(study)
+        models = cost.models_by_run(built, cost.model_of_config(start.config) if start else study.arms[0].model)
+        costs = cost.graph_costs(built, models, vocabulary)
+        return Planned(study, stores, built, costs, cost.summary(built, costs, vocabulary), start)
 
 
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Pauses Python's cyclic garbage collector, which looks at all of a large graph again and again as it grows."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _names_a_disk_that_refuses(write: Callable[[str, list[str], Path, dict[str, Any]], Path]) -> Callable[..., Path]:
+    """Lets ``write`` end in one message, with the folder in it, where nothing can be written."""
+
+    @functools.wraps(write)
+    def told(reference: str, overrides: list[str], out: Path, execution: dict[str, Any]) -> Path:
+        try:
+            return write(reference, overrides, out, execution)
+        except Exception as error:
+            if not is_disk_error(error) and not isinstance(error, PermissionError):
+                raise
+            raise UserError(
+                f"--out {out}: cannot be written ({error}); free some space or make it writable, and give the same "
+                "command again: it continues."
+            ) from error
+
+    return told
+
+
+@_names_a_disk_that_refuses
 def write_plan(reference: str, overrides: list[str], out: Path, execution: dict[str, Any]) -> Path:
     """Resolves a study, prepares its tokens and writes study.yaml and plan.json.
 
@@ -116,7 +154,7 @@ def _prepare_tokens(study: Study, out: Path, quiet: bool) -> None:
 
     console = Console(quiet=quiet)  # a machine that reads standard output wants nothing but its JSON there
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: float) -> None:
@@ -140,73 +178,6 @@ def _check_corpora(planned: Planned, out: Path) -> None:
         if seq_len not in sizes:
             sizes[seq_len] = {name: store.num_windows("train", seq_len) for name, store in stores.items()}
         check_fits(run.spec, sizes[seq_len], left_out)
-
-
-def measured_rate(out: Path) -> float | None:
-    """FLOP/s of one worker, from the finished runs of a study folder; None if there are none."""
-    results = [read_json(path) for path in (out / "runs").glob("*/result.json")]
-    seconds = sum(result["total_seconds"] for result in results)
-    return sum(result["flops"] for result in results) / seconds if seconds else None
-
-
-def plan(
-    study: StudyArgument,
-    overrides: SetOption = None,
-    out: Annotated[
-        Path | None, typer.Option(help="A study folder: what is done there is counted, and its speed taken.")
-    ] = None,
-    flops_per_second: Annotated[
-        float | None, typer.Option(help="Speed of a worker; default: measured or 5e10.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Workers; default: those of the study, or 2.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what a study would run and what it costs, without running it."""
-    planned = plan_study(study, overrides or [])
-    done = [run for run in planned.graph.runs if out and (out / "runs" / run / "result.json").exists()]
-    measured = measured_rate(out) if out else None
-    rate, origin = next(
-        (value, name)
-        for value, name in ((flops_per_second, "given"), (measured, "measured"), (CPU_FLOPS_PER_CORE, "assumed"))
-        if value
-    )
-    num_workers = workers or planned.study.execution.workers or 2
-    remaining = planned.summary["flops"] - sum(planned.costs[run].flops for run in done)
-    facts = {
-        "study": planned.study.name,
-        "scale": planned.study.scale,
-        **planned.summary,
-        "already_done": len(done),
-        "flops_per_second": rate,
-        "rate": origin,
-        "workers": num_workers,
-        "hours": remaining / rate / num_workers / 3600,
-    }
-    if as_json:
-        print(json.dumps(facts, indent=1))
-    else:
-        _print_plan(facts)
-
-
-def _print_plan(facts: dict[str, Any]) -> None:
-    table = Table(title=f"{facts['study']} at {facts['scale']}: {facts['chains']:,} chains")
-    for heading in ("stage", "runs", "without sharing", "tokens, at most", "FLOPs, at most"):
-        table.add_column(heading, justify="left" if heading == "stage" else "right")
-    for stage, entry in facts["stages"].items():
-        numbers = (f"{entry['runs']:,}", f"{entry['runs_without_sharing']:,}", f"{entry['tokens']:,}")
-        table.add_row(stage, *numbers, f"{entry['flops']:.2e}")
-    console = Console()
-    console.print(table)
-    console.print(
-        f"{facts['stage_runs']:,} stage runs, {facts['already_done']:,} of them done; {facts['tokens']:,} tokens and "
-        f"{facts['flops']:.2e} FLOPs at most.\n"
-        f"Sharing stages saves a factor of {facts['saving']:.2f} against running every chain alone.\n"
-        f"Kept checkpoints {facts['kept_bytes'] / 1e9:.2f} GB; a resume state at most "
-        f"{facts['resume_bytes_per_worker'] / 1e9:.3f} GB a worker.\n"
-        f"At {facts['flops_per_second']:.1e} FLOP/s a worker ({facts['rate']}) and {facts['workers']} workers: "
-        f"{facts['hours']:,.2f} hours at most; early stopping ends most stage-2 runs before their cap.",
-        highlight=False,
-    )
 
 
 def ledger(
@@ -264,7 +235,5 @@ def studies_show(name: Annotated[str, typer.Argument(help="Name of a shipped stu
 
 def register(app: typer.Typer) -> None:
     """Adds these commands to the application."""
-    commands: list[Callable[..., None]] = [plan, ledger]
-    for command in commands:
-        app.command()(command)
+    app.command()(ledger)
     app.add_typer(studies_app, name="studies")

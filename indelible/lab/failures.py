@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import time
 import traceback
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # every run would fail 
 _DETERMINISTIC_OS_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 # Libraries report the system's failures under names of their own
 _DISK_TEXTS = ("no space left on device", "os error 28", "disk quota exceeded", "read-only file system")
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # numpy's words for a full disk
 _MEMORY_TEXTS = ("can't allocate memory", "out of memory", "cannot allocate memory")
 _DEVICE_TEXTS = ("cuda error", "nccl error", "cudnn_status", "input/output error", "os error 5)")
 
@@ -27,6 +29,8 @@ _DEVICE_TEXTS = ("cuda error", "nccl error", "cudnn_status", "input/output error
 def is_disk_error(error: BaseException) -> bool:
     """True if nothing more can be written to this disk, so that no other run would fare better."""
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return True
+    if isinstance(error, OSError) and _SHORT_WRITE.fullmatch(str(error)):
         return True
     return any(text in str(error).lower() for text in _DISK_TEXTS)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WORKER_BYTES = 1_500_000_000  # what a worker with torch, a small model and its optimizer needs, seen on laptop scales
+_LIBRARY_BYTES = 1_000_000_000  # of it, what does not grow with the model
 
 
 @dataclass(frozen=True)
@@ -89,17 +90,18 @@ def visible_gpus() -> list[str]:
     return [str(index) for index in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
 
 
-def default_workers(device: str, width: int, devices_per_run: int = 1) -> int:
+def default_workers(device: str, width: int, devices_per_run: int = 1, resume_bytes: int = 0) -> int:
     """How many workers this machine carries: one a GPU, else one a physical core as far as memory goes.
 
     Args:
         device: ``execution.device`` of the study (auto, cpu, cuda, ...).
         devices_per_run: GPUs, or processes without GPUs, that train one stage run together.
         width: stage runs still to be done; more workers than that would idle.
+        resume_bytes: of the largest resume state: training holds about twice as much (gradients, activations).
     """
     gpus = [] if device == "cpu" else visible_gpus()
     fits = len(gpus) or physical_cores()
     memory = available_bytes()
     if not gpus and memory is not None:
-        fits = min(fits, max(1, memory // WORKER_BYTES))
+        fits = min(fits, max(1, memory // max(WORKER_BYTES, _LIBRARY_BYTES + 2 * resume_bytes)))
     return max(1, min(fits // devices_per_run, width))

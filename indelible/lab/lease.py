@@ -85,6 +85,13 @@ def read_beat(run_dir: Path, generation: int) -> tuple[bytes, dict[str, Any]]:
     return raw, value if isinstance(value, dict) else {}
 
 
+def _file_time(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
 def resume_mark(run_dir: Path) -> str:
     """Changes whenever something was saved in ``resume/``; empty when there is nothing."""
     marks = []
@@ -224,6 +231,7 @@ class LeaseView:
     is_held: bool  # somebody is at work, as far as can be told
     record: LeaseRecord | None
     beat: dict[str, Any]  # the latest heartbeat's content
+    beat_time: float | None = None  # file time of the latest heartbeat, seconds since 1970: shown, never judged by
 
     @property
     def outcome(self) -> str | None:
@@ -255,4 +263,5 @@ class LeaseObserver:
             self._seen[run_dir] = (generation, raw, now)
         silent_seconds = now - self._seen[run_dir][2]
         is_dead = record is not None and is_known_dead(record.owner)
-        return LeaseView(generation, not is_dead and silent_seconds < self._lease_seconds, record, beat)
+        is_held = not is_dead and silent_seconds < self._lease_seconds
+        return LeaseView(generation, is_held, record, beat, _file_time(_lease_dir(run_dir) / f"{generation}.beat"))

@@ -110,6 +110,7 @@ def describe(run_dir: Path) -> dict[str, Any]:
         "spec": run.spec,
         "result": run.result,
         "failure": run.failure,
+        "now": LeaseObserver().look(run_dir).beat if run.status == "running" else None,
         "attempts": attempts(run_dir),
     }
 
@@ -131,7 +132,10 @@ def render(run_dir: Path) -> RenderableType:
     parts: list[RenderableType] = [Text(facts["id"], "bold"), Text(f"status: {facts['status']}")]
     lineage = " <- ".join([facts["id"], *(f"{parent['id']} ({parent['status']})" for parent in facts["parents"])])
     parts += [Text(f"lineage: {lineage}"), Text()]
-    result = facts["result"]
+    result, now = facts["result"], facts["now"]
+    if now and now.get("step") is not None:
+        loss = "" if now.get("loss") is None else f", loss {now['loss']:.4f}"
+        parts += [Text(f"{now.get('phase')}: step {now['step']} of {now.get('total_steps')}{loss}"), Text()]
     if result is not None:
         losses = Table("loss on", "nats/token", "bits/byte", "held-out tokens", box=None, pad_edge=False)
         for corpus, loss in result.get("losses", {}).items():
@@ -158,15 +162,23 @@ def render(run_dir: Path) -> RenderableType:
     return Group(*parts, spec, Text(), table)
 
 
+_COMPARED = ("stop_reason", "steps", "losses", "weights_sha256", "precision")
+
+
 def differences(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:
-    """Fields in which two runs differ: of the spec, of the results, and where they ran; a missing field is None."""
+    """Fields in which two runs differ: of their specs, and of results and machines once both have a result.
+
+    A field that one of them lacks is None there.
+    """
     sides = []
-    for run_dir in (first, second):
-        run = read_run(run_dir)
-        result = run.result or {}
-        told = {key: result.get(key) for key in ("stop_reason", "steps", "losses", "weights_sha256", "precision")}
-        facts = {"spec": run.spec, "result": told, "environment": result.get("environment") or {}}
-        sides.append({**flat(facts), "stage": run.stage, "status": run.status})
+    both = [read_run(run_dir) for run_dir in (first, second)]
+    for run in both:
+        facts: dict[str, Any] = {"stage": run.stage, "status": run.status, "spec": run.spec}
+        if all(other.result is not None for other in both):  # else every figure would count as different
+            result = run.result or {}
+            facts["result"] = {key: result.get(key) for key in _COMPARED}
+            facts["environment"] = result.get("environment") or {}
+        sides.append(flat(facts))
     keys = [*sides[0], *(key for key in sides[1] if key not in sides[0])]
     return {key: (sides[0].get(key), sides[1].get(key)) for key in keys if sides[0].get(key) != sides[1].get(key)}
 
@@ -176,7 +188,10 @@ def render_differences(first: Path, second: Path) -> RenderableType:
     found = differences(first, second)
     if not found:
         return Text("No difference.")
-    table = Table("field", first.name, second.name, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("field", no_wrap=True)
+    for title in ("A", "B"):
+        table.add_column(title, overflow="fold")
     for key, values in found.items():
         table.add_row(key, *(json.dumps(value, ensure_ascii=False) for value in values))
-    return table
+    return Group(Text(f"A: {first.name}"), Text(f"B: {second.name}"), table)

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,7 @@ from indelible.errors import UserError
 from indelible.lab import failures, watch
 from indelible.lab.executors.base import Executor, WorkerSettings
 from indelible.lab.executors.local import LocalExecutor
-from indelible.lab.host import default_workers
+from indelible.lab.host import default_workers, visible_gpus
 from indelible.lab.lease import LEASE_SECONDS
 from indelible.lab.runs import Board, Plan, Status, has_other_spec, load_plan, plan_stamp
 from indelible.lab.worker import ENGINE, sweep_leftovers
@@ -64,7 +64,10 @@ def run_plan(
     _check_specs(plan)
     board = Board(plan, lease_seconds)
     if _is_finished(board):
-        console.print(f"{watch.summary(_look(board, 0))}. Nothing to do.", markup=False, highlight=False)
+        snapshot = _look(board, 0)
+        with suppress(OSError):  # a folder that may only be read is no reason to fail now
+            _sweep(snapshot, plan)
+        console.print(f"{watch.summary(snapshot)}. Nothing to do.", markup=False, highlight=False)
         return 0
     _check_writable(plan.out)
     failures.clear_failures(plan.run_dir(run_id) for run_id in plan.runs)
@@ -87,7 +90,13 @@ def _executor(name: str, settings: WorkerSettings, plan: Plan, workers: int | No
 
         return SlurmExecutor(settings, workers, plan.execution, unsettled)
     device, per_run = str(plan.execution.get("device") or "auto"), int(plan.execution.get("devices_per_run") or 1)
-    num_workers = workers or default_workers(device, unsettled, per_run)
+    gpus = [] if device == "cpu" else visible_gpus()
+    if gpus and per_run > len(gpus):
+        raise UserError(
+            f"execution.devices_per_run = {per_run}, and this machine shows {len(gpus)} GPU(s) ({', '.join(gpus)}); "
+            "lower it, or make more visible (CUDA_VISIBLE_DEVICES)."
+        )
+    num_workers = workers or default_workers(device, unsettled, per_run, plan.resume_bytes)
     return LocalExecutor(settings, num_workers, plan.execution)
 
 

@@ -52,6 +52,7 @@ class Plan:
     runs: dict[str, PlannedRun]  # parents before children
     stores: tuple[str, ...]  # names of folders below tokens/ that the plan needs
     stamp: tuple[int, int, int]  # identity of the plan.json that was read: inode, size, modification time (ns)
+    resume_bytes: int = 0  # of the largest resume state, at most
 
     def run_dir(self, run_id: str) -> Path:
         """Folder of a stage run."""
@@ -112,7 +113,8 @@ def load_plan(out: Path) -> Plan:
             run_id, entry["stage"], parent, entry["spec"], float(cost.get("flops") or cost.get("tokens") or 1.0)
         )
     stores = tuple(str(name) for name in (*value.get("stores", {}).values(), value.get("tokenizer")) if name)
-    return Plan(out, value["name"], value.get("execution") or {}, runs, stores, stamp)
+    resume_bytes = int((value.get("summary") or {}).get("resume_bytes_per_worker") or 0)
+    return Plan(out, value["name"], value.get("execution") or {}, runs, stores, stamp, resume_bytes)
 
 
 def canonical(spec: dict[str, Any]) -> str:

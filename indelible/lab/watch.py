@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from indelible.lab.lease import LEASE_SECONDS
 from indelible.lab.runs import SETTLED, RunState, Status
 
 _STYLES = {
@@ -53,29 +54,45 @@ class Snapshot:
         return all(state.status in SETTLED for state in self.states.values())
 
     def seconds_left(self) -> float | None:
-        """Expected wall time from here, from the rate (cost per second) of finished runs; None before the first one.
+        """Expected wall time from here; None before there is any speed to tell it by.
 
         The larger of the work shared evenly and the longest chain that is left.
         """
-        timed = [
-            (state.run.cost, state.result["total_seconds"])
-            for state in self.states.values()
-            if state.result is not None and state.result.get("total_seconds") and state.status is Status.DONE
-        ]
-        seconds = sum(second for _, second in timed)
-        if seconds <= 0:
+        rates = self._rates()
+        if not rates:
             return None
-        rate = sum(cost for cost, _ in timed) / seconds
+        overall = rates[""]
         work, longest = 0.0, 0.0
         ending: dict[str, float] = {}  # seconds until each run can have ended, at best
         for run_id, state in self.states.items():
             if state.status in SETTLED:
                 continue
-            left = state.run.cost * (1 - _fraction(state)) / rate
+            left = state.run.cost * (1 - _fraction(state)) / rates.get(state.run.stage, overall)
             work += left
             ending[run_id] = left + ending.get(state.run.parent or "", 0.0)
             longest = max(longest, ending[run_id])
         return max(work / max(1, self.workers), longest)
+
+    def _rates(self) -> dict[str, float]:
+        """Cost per second of each stage, and of all together under "": of finished runs, else of those under way.
+
+        By stage, because early stopping cuts the cost of some stages and not of others.
+        """
+        finished: dict[str, list[tuple[float, float]]] = {}
+        under_way: dict[str, list[tuple[float, float]]] = {}
+        for state in self.states.values():
+            if state.status is Status.DONE and state.result is not None and state.result.get("total_seconds"):
+                finished.setdefault(state.run.stage, []).append((state.run.cost, state.result["total_seconds"]))
+            elif state.status is Status.RUNNING and state.lease is not None and state.lease.generation == 1:
+                done = state.run.cost * _fraction(state)  # of a later attempt it is not known how long the first took
+                if done and state.lease.beat.get("seconds"):
+                    under_way.setdefault(state.run.stage, []).append((done, state.lease.beat["seconds"]))
+        timed = {**under_way, **finished}
+        sums = {stage: tuple(map(sum, zip(*pairs, strict=True))) for stage, pairs in timed.items()}
+        if not sums:
+            return {}
+        cost, seconds = (sum(values) for values in zip(*sums.values(), strict=True))
+        return {"": cost / seconds, **{stage: cost / seconds for stage, (cost, seconds) in sums.items()}}
 
     def as_json(self) -> dict[str, Any]:
         """The snapshot for machines."""
@@ -103,7 +120,14 @@ def _shown(state: RunState) -> dict[str, Any]:
         "worker": record.worker if record is not None else None,
         "attempt": state.lease.generation if state.lease is not None else None,
         **{key: beat.get(key) for key in keys},
+        "silent_seconds": _silent_seconds(state),
     }
+
+
+def _silent_seconds(state: RunState) -> float | None:
+    """Seconds since the worker's latest sign of life by the file's time: for people, as clocks may differ."""
+    seen = state.lease.beat_time if state.lease is not None else None
+    return None if seen is None else round(max(0.0, time.time() - seen), 1)
 
 
 def _fraction(state: RunState) -> float:
@@ -169,7 +193,9 @@ def _running_row(state: RunState) -> tuple[str, ...]:
     step = f"{shown['step']}/{shown['total_steps']}" if shown["step"] is not None else ""
     loss = f"{shown['loss']:.3f}" if shown["loss"] is not None else ""
     speed = f"{shown['tokens_per_second']:,.0f}" if shown["tokens_per_second"] else ""
-    return str(shown["worker"] or "?"), _short(state.run.id), str(shown["phase"] or ""), step, loss, speed
+    silent = shown["silent_seconds"] or 0.0
+    phase = f"silent {silent // 60:.0f} min" if silent >= LEASE_SECONDS else str(shown["phase"] or "")
+    return str(shown["worker"] or "?"), _short(state.run.id), phase, step, loss, speed
 
 
 class PlainLines:

@@ -85,7 +85,13 @@ class Worker:
             self._check_launcher()
             if plan_stamp(self._board.plan.out) != self._board.plan.stamp:
                 self._board.replan(load_plan(self._board.plan.out))
-            outcome = self._take_one()
+            try:
+                outcome = self._take_one()
+            except OSError as error:  # of a lease: what happens inside a run is handled there
+                if not failures.is_disk_error(error):
+                    raise
+                print(f"no lease can be written: {error}", file=sys.stderr, flush=True)
+                return EXIT_DISK
             if outcome in (EXIT_REPLACE, EXIT_DISK):
                 return outcome
             if outcome == 0:

@@ -1,6 +1,6 @@
 """What a study costs before it is run: tokens, FLOPs, storage, hours, and what sharing stages saves."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,33 @@ def models_by_run(graph: Graph, fallback: ModelSpec) -> dict[str, ModelSpec]:
     return models
 
 
-def summary(graph: Graph, costs: dict[str, StageCost]) -> dict[str, Any]:
+def token_bytes(graph: Graph, vocab_size: int) -> int:
+    """Bytes of the tokens that a plan reads; the stores hold at least those."""
+    read: dict[str, int] = {}
+    for run in graph.runs.values():
+        spec, data = run.spec, run.spec.data
+        asked = {data.store: data.first_window + data.windows}
+        if data.exposure is not None:
+            asked[data.exposure.store] = data.exposure.unique_windows
+        if data.replay is not None:
+            asked[data.replay.store] = data.replay.first_window + data.replay.windows
+        for store, windows in asked.items():
+            read[store] = max(read.get(store, 0), windows * spec.seq_len)
+    return sum(read.values()) * (2 if vocab_size <= 1 << 16 else 4)
+
+
+def remaining_flops(graph: Graph, costs: dict[str, StageCost], done: Container[str]) -> tuple[float, float]:
+    """FLOPs of all runs that are not done, and those of the longest chain of them, which no workers can shorten."""
+    work = 0.0
+    ends: dict[str, float] = {}  # FLOPs from the start of a run's chain to its end
+    for run in graph.runs.values():  # parents come first
+        own = 0.0 if run.id in done else costs[run.id].flops
+        work += own
+        ends[run.id] = own + ends.get(run.parent or "", 0.0)
+    return work, max(ends.values(), default=0.0)
+
+
+def summary(graph: Graph, costs: dict[str, StageCost], vocab_size: int) -> dict[str, Any]:
     """Totals of a plan by stage, and the saving against running every chain alone."""
     stages = {}
     for stage in STAGES:
@@ -109,6 +135,7 @@ def summary(graph: Graph, costs: dict[str, StageCost]) -> dict[str, Any]:
         "flops": flops,
         "flops_without_sharing": alone,
         "saving": alone / flops if flops else 1.0,
-        "kept_bytes": sum(cost.checkpoint_bytes for cost in costs.values()),
+        "kept_bytes": sum(cost.checkpoint_bytes for cost in costs.values()),  # every run's checkpoint
+        "token_bytes": token_bytes(graph, vocab_size),
         "resume_bytes_per_worker": 4 * largest,  # weights, two moments and, with early stopping, the best weights
     }

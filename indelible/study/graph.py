@@ -4,7 +4,7 @@ Sharing falls out of identity: two chains whose first stage has the same canonic
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from indelible.study.identity import CODE_VERSION, canonical, run_id
 from indelible.study.load import Study
 from indelible.study.spec import ArmSpec, PosttrainSpec, TrainingSpec
 from indelible.study.stages import (
+    STAGES,
     ExposureData,
     ReplayData,
     StageData,
@@ -74,8 +75,7 @@ def build_graph(study: Study, stores: Stores, init: StageInit | None = None) -> 
     """
     builder = _Builder(study, stores, init)
     for arm in study.arms:
-        for seed in study.seeds:
-            builder.add_chain(arm, seed)
+        builder.add_arm(arm, study.seeds)
     return Graph(builder.runs, tuple(builder.chains))
 
 
@@ -90,33 +90,44 @@ def exposure_windows(arm: ArmSpec) -> int:
 
 
 class _Builder:
+    """Collects runs and chains.
+
+    A stage's spec is made once for each arm, as that of seed 0 without a parent, and once for each distinct setting it
+    is looked up among the others: the seeds then only take a copy. A study of 10,000 runs is planned in a second so.
+    """
+
     def __init__(self, study: Study, stores: Stores, init: StageInit | None) -> None:
         self.study, self.stores, self.init = study, stores, init
         self.runs: dict[str, StageRun] = {}
         self.chains: list[Chain] = []
-        self._ids: dict[StageSpec, str] = {}  # hashing a spec for its id costs ten times more than looking it up
+        self._templates: dict[StageSpec, int] = {}  # numbers of distinct settings
+        self._ids: dict[tuple[int, int, str | None], str] = {}  # of template, seed and parent
 
-    def add_chain(self, arm: ArmSpec, seed: int) -> None:
+    def add_arm(self, arm: ArmSpec, seeds: Iterable[int]) -> None:
+        """The chains of one arm, one a seed."""
         first: StageName = arm.init.at if arm.init else "pretrain"
-        ids: dict[StageName, str] = {}
-        parent: str | None = None
-        if first == "pretrain":
-            ids["pretrain"] = parent = self._add(self._pretrain(arm, seed), _pretrain_label(arm, seed))
-        if first != "finetune":
-            spec = self._later_stage("posttrain", arm, seed, parent)
-            ids["posttrain"] = parent = self._add(spec, _label(arm.pipeline.post, arm.posttrain, seed))
-        spec = self._later_stage("finetune", arm, seed, parent)
-        ids["finetune"] = self._add(spec, _label(arm.pipeline.ft, arm.finetune, seed))
-        self.chains.append(Chain(_columns(self.study, arm, seed), arm.pipeline.model_dump(), ids))
+        templates: list[tuple[StageSpec, int, str]] = []
+        for stage in STAGES[STAGES.index(first) :]:
+            spec = self._pretrain(arm) if stage == "pretrain" else self._later_stage(stage, arm, stage == first)
+            number = self._templates.setdefault(spec, len(self._templates))
+            templates.append((spec, number, _pretrain_label(arm) if stage == "pretrain" else _label(stage, arm)))
+        for seed in seeds:
+            ids: dict[StageName, str] = {}
+            parent: str | None = None
+            for spec, number, label in templates:
+                ids[spec.stage] = parent = self._add(spec, number, seed, parent, label)
+            self.chains.append(Chain(_columns(self.study, arm, seed), arm.pipeline.model_dump(), ids))
 
-    def _add(self, spec: StageSpec, label: str) -> str:
-        name = self._ids.get(spec)
+    def _add(self, template: StageSpec, number: int, seed: int, parent: str | None, label: str) -> str:
+        key = number, seed, parent
+        name = self._ids.get(key)
         if name is None:
-            name = self._ids[spec] = run_id(spec, label)
+            spec = template.model_copy(update={"seed": seed, "parent": parent})
+            name = self._ids[key] = run_id(spec, f"{label}-s{seed}")
             self.runs[name] = StageRun(name, spec)
         return name
 
-    def _pretrain(self, arm: ArmSpec, seed: int) -> StageSpec:
+    def _pretrain(self, arm: ArmSpec) -> StageSpec:
         shown = exposure_windows(arm)
         pre_windows = num_windows(arm.pretrain.tokens, arm.seq_len)
         exposure = None
@@ -135,9 +146,9 @@ class _Builder:
             total_windows=num_windows(arm.pretrain.max_tokens or arm.pretrain.tokens, arm.seq_len),
             exposure=exposure,
         )
-        return self._spec("pretrain", arm, seed, data, arm.pretrain, parent=None, stop_corpus=arm.pipeline.pre)
+        return self._spec("pretrain", arm, data, arm.pretrain, init=None, stop_corpus=arm.pipeline.pre)
 
-    def _later_stage(self, stage: StageName, arm: ArmSpec, seed: int, parent: str | None) -> StageSpec:
+    def _later_stage(self, stage: StageName, arm: ArmSpec, is_first: bool) -> StageSpec:
         training: TrainingSpec = getattr(arm, stage)
         corpus = arm.pipeline.post if stage == "posttrain" else arm.pipeline.ft
         windows, first, passes_end = num_windows(training.tokens, arm.seq_len), 0, training.max_tokens
@@ -151,7 +162,8 @@ class _Builder:
         data = StageData(
             store=self.stores.corpora[corpus], first_window=first, windows=windows, total_windows=total, replay=replay
         )
-        return self._spec(stage, arm, seed, data, training, parent=parent, stop_corpus=corpus)
+        init = self.init if is_first else None
+        return self._spec(stage, arm, data, training, init=init, stop_corpus=corpus)
 
     def _replay(self, training: TrainingSpec, arm: ArmSpec) -> ReplayData | None:
         if training.replay_fraction == 0:
@@ -167,23 +179,22 @@ class _Builder:
         self,
         stage: StageName,
         arm: ArmSpec,
-        seed: int,
         data: StageData,
         training: TrainingSpec,
         *,
-        parent: str | None,
+        init: StageInit | None,
         stop_corpus: str,
     ) -> StageSpec:
         return StageSpec(
             stage=stage,
             code_version=CODE_VERSION[stage],
-            seed=seed,
+            seed=0,
             seq_len=arm.seq_len,
             precision=arm.precision,
             tokenizer=self.stores.tokenizer,
             model=arm.model if stage == "pretrain" else None,
-            init=self.init if parent is None and stage != "pretrain" else None,
-            parent=parent,
+            init=init,
+            parent=None,
             loss_on=arm.data.loss_on,
             data=data,
             training=_resolved(training),
@@ -215,13 +226,13 @@ def _resolved(training: TrainingSpec) -> StageTraining:
     )
 
 
-def _pretrain_label(arm: ArmSpec, seed: int) -> str:
-    shown = f"{arm.pipeline.post}{exposure_windows(arm) * arm.seq_len}" if exposure_windows(arm) else "plain"
-    return f"{shown}-s{seed}"
+def _pretrain_label(arm: ArmSpec) -> str:
+    return f"{arm.pipeline.post}{exposure_windows(arm) * arm.seq_len}" if exposure_windows(arm) else "plain"
 
 
-def _label(corpus: str, training: TrainingSpec, seed: int) -> str:
-    return f"{corpus}-lr{training.lr:g}-s{seed}"
+def _label(stage: StageName, arm: ArmSpec) -> str:
+    corpus = arm.pipeline.post if stage == "posttrain" else arm.pipeline.ft
+    return f"{corpus}-lr{getattr(arm, stage).lr:g}"
 
 
 def _placement_name(placement: str | tuple[float, float]) -> str:

@@ -39,10 +39,15 @@ def load_scale(name: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such scale.
     """
+    return copy.deepcopy(_checked_scale(name))
+
+
+def _checked_scale(name: str) -> dict[str, Any]:
+    """The scale as it is kept: not to be changed."""
     if name not in scale_names():
         hint = _nearest(name, scale_names())
         raise UserError(f"scale = {name!r} is not a scale{hint}; the scales are {', '.join(scale_names())}.")
-    return copy.deepcopy(_read_scale(name))
+    return _read_scale(name)
 
 
 @functools.cache
@@ -139,12 +144,14 @@ def expand(raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         raise UserError("arms: expected a mapping of arm names to settings, e.g. arms: {mixed: {exposure: {...}}}.")
     body = {key: value for key, value in raw.items() if key not in STUDY_KEYS - {"name", "scale"}}
     for arm_name, settings in (arms or {"": {}}).items():
-        layered = merged(body, settings)
+        layered = copy.deepcopy(merged(body, settings))
         layered["arm"] = arm_name
         axes = sweep_axes(layered)
         for path, values in axes.items():
             if not values:
                 raise UserError(f"{'.'.join(path)} = []: a sweep axis needs at least one value.")
+        for path in axes:
+            set_path(layered, path, None)  # copying a long axis for each of its points would take its square
         for point in itertools.product(*axes.values()):
             tree = copy.deepcopy(layered)
             for path, value in zip(axes, point, strict=True):
@@ -161,7 +168,7 @@ def with_scale(tree: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(tree.get("scale"), str):
         found = f" = {tree['scale']!r}" if "scale" in tree else ""
         raise UserError(f"scale{found}: expected one of {', '.join(scale_names())}; a study has one scale.")
-    defaults = load_scale(str(tree["scale"]))
+    defaults = _checked_scale(str(tree["scale"]))
     return _resolve_multiples(merged(defaults, tree), defaults, ())
 
 

@@ -4,6 +4,7 @@ All fields count by default. A field that was added later, with its old behaviou
 while it has that default, so that old runs keep their ids.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -22,20 +23,31 @@ ADDED_LATER: dict[tuple[str, str], Any] = {}
 """(class name, field) to the default under which a field added after version 0.1.0 is not hashed."""
 
 
+_PLAIN = frozenset({bool, int, str, type(None)})
+
+
+@functools.cache
+def _fields(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(model.model_fields)
+
+
 def canonical(value: Any) -> Any:
     """A JSON-able form with class tags: two classes with equal fields stay apart.
 
     Raises:
         TypeError: a value has no canonical form (sets, floats that are not finite, foreign objects).
     """
+    kind = type(value)
+    if kind in _PLAIN or (kind is float and math.isfinite(value)):  # first, as nearly all values are plain
+        return value
     if isinstance(value, BaseModel):
         name = type(value).__name__
-        fields = {
-            field: canonical(getattr(value, field))
-            for field in type(value).model_fields
-            if (name, field) not in ADDED_LATER or getattr(value, field) != ADDED_LATER[name, field]
-        }
-        return {"class": name, **fields}
+        form = {"class": name}
+        for field in _fields(type(value)):
+            item = getattr(value, field)
+            if (name, field) not in ADDED_LATER or item != ADDED_LATER[name, field]:
+                form[field] = canonical(item)
+        return form
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise TypeError(f"cannot hash a mapping with keys that are not strings: {value!r}")

@@ -17,6 +17,10 @@ def _interval(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _switch(value: object) -> object:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # YAML reads on and off as booleans
+
+
 Placement = Annotated[
     Literal["uniform", "early", "late"] | tuple[Fraction, Fraction], BeforeValidator(_interval)
 ]  # where in pretraining the exposure sits; [a, b] are fractions of the stage
@@ -192,11 +196,22 @@ class ExecutionSpec(Strict):
     """How runs are executed. Recorded, never hashed: it must not change what is computed."""
 
     workers: int | None = Field(default=None, gt=0)  # processes; null = sized to the machine
-    threads: int | None = Field(default=None, gt=0)  # per worker; null = sized to the machine
+    threads: int | None = Field(default=None, gt=0)  # per worker; null = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices_per_run: int = Field(default=1, gt=0)  # GPUs of one machine, or processes without GPUs, for one stage run
     micro_batch_size: int | None = Field(default=None, gt=0)  # sequences per forward per rank; null = as large as fits
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     activation_checkpointing: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"  # how one stage run uses several devices
     resume_seconds: float = Field(default=30.0, gt=0)  # least time between two resume states
     slurm: SlurmSpec = SlurmSpec()
+
+    @model_validator(mode="after")
+    def _a_run_fits_a_node(self) -> "ExecutionSpec":
+        per_node = self.slurm.gpus_per_node
+        if per_node and self.devices_per_run > per_node:
+            raise ValueError(
+                f"devices_per_run = {self.devices_per_run} is more than slurm.gpus_per_node = {per_node}; ask for more "
+                "GPUs a node, or spread a stage run over several nodes by slurm.nodes"
+            )
+        return self

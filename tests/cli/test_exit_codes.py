@@ -1,12 +1,15 @@
 """The command line as a user meets it: exit 2 and one message for a wrong request, never a traceback."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 import yaml
 
+from indelible.cli import main
 from indelible.study.load import shipped_studies
 
 
@@ -58,7 +61,59 @@ def test_an_output_folder_that_cannot_be_made_is_named(tmp_path):
     assert str(tmp_path / "file") in message
 
 
-def test_plan_is_json_for_machines():
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, of 300 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True)
+    if done.returncode != 0:
+        pytest.skip("mounting needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_is_full_while_tokens_are_made_is_one_message_and_the_same_command_continues(
+    tiny_study, small_disk
+):
+    study = str(tiny_study().parent / "out.yaml")
+    out = small_disk / "out"
+    assert f"--out {out}: cannot be written (" in refused("run", study, "--out", str(out))
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    done = indelible("ledger", study, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_disk_that_is_read_only_is_one_message(tiny_study, small_disk):
+    study = str(tiny_study().parent / "out.yaml")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert "the folder cannot be made (Read-only file system)" in refused("run", study, "--out", str(small_disk / "x"))
+    assert f"--out {small_disk}: cannot be written (" in refused("run", study, "--out", str(small_disk))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_whatever_a_command_writes_a_disk_that_refuses_is_one_message(monkeypatch, capsys, number):
+    def command() -> None:
+        raise OSError(number, os.strerror(number), "/somewhere/report.html")
+
+    monkeypatch.setattr(main, "build_app", lambda name: command)
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 2
+    assert "'/somewhere/report.html': nothing can be written there. Free some space" in capsys.readouterr().err
+
+
+def test_other_errors_of_ours_are_not_hidden(monkeypatch):
+    def command() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file", "x")
+
+    monkeypatch.setattr(main, "build_app", lambda name: command)
+    with pytest.raises(FileNotFoundError):
+        main.main()
+
+
+def test_plan_is_json_for_machines(monkeypatch, tmp_path):
+    monkeypatch.setenv("INDELIBLE_CACHE", str(tmp_path))  # whatever `bench` measured here
     done = indelible("plan", "quickstart", "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)

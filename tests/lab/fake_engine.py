@@ -81,6 +81,13 @@ def run_stage(job: StageJob, *, progress: Callable[[Progress], None], guard: Cal
     _finish(job, weights, status, time.monotonic() - started, guard)
 
 
+def run_on_gpus(job: StageJob, *, progress: Callable[[Progress], None], guard: Callable[[], None]) -> None:
+    """The same, noting which GPUs the worker may use."""
+    with open(job.tokens_dir.parent / "gpus.log", "a") as log:
+        log.write(os.environ.get("CUDA_VISIBLE_DEVICES", "none") + "\n")
+    run_stage(job, progress=progress, guard=guard)
+
+
 def run_one_rank(job: StageJob, *, progress: Callable[[Progress], None], guard: Callable[[], None]) -> None:
     """The same in a process group: the first rank does it all."""
     with open(job.tokens_dir.parent / "ranks.log", "a") as log:

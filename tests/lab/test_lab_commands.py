@@ -1,7 +1,9 @@
 """status, show, diff, gc: what they say, from the files alone."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -118,6 +120,62 @@ def test_diff(app: typer.Typer, finished: Path) -> None:
     assert set(found) == {"spec.training.lr", "spec.extra", "result.weights_sha256"}
     assert "spec.training.lr" in _call(app, "diff", str(finished / "finetune-c1"), str(finished / "finetune-c2"))
     assert "No difference." in _call(app, "diff", str(finished / "post"), str(finished / "post"))
+    told = json.loads(_call(app, "diff", str(finished / "finetune-c1"), str(finished / "finetune-c2"), "--json"))
+    assert told["runs"] == ["finetune-c1", "finetune-c2"]
+    assert told["fields"]["spec.training.lr"] == [0.1, 0.2]
+
+
+def test_diff_with_a_run_that_has_no_result_yet_compares_what_there_is(app: typer.Typer, finished: Path) -> None:
+    (finished / "runs" / "finetune-c2" / "result.json").unlink()
+    found = lineage.differences(finished / "runs" / "finetune-c1", finished / "runs" / "finetune-c2")
+    assert set(found) == {"status", "spec.training.lr", "spec.extra"}
+    narrow = CliRunner().invoke(app, ["diff", str(finished / "finetune-c1"), str(finished / "finetune-c2")])
+    assert "spec.training.lr" in narrow.output  # the names of fields are never cut
+
+
+def test_show_of_a_running_run_says_how_far_it_is(app: typer.Typer, finished: Path) -> None:
+    run_dir = finished / "runs" / "finetune-c1"
+    (run_dir / "result.json").unlink()
+    lease = Lease.take(run_dir, 2, "w7", beat_seconds=1e9)
+    assert lease is not None
+    lease.show(step=1, total_steps=2, loss=1.5, phase="training")
+    lease._write_beat(None)
+    assert "training: step 1 of 2, loss 1.5000" in _call(app, "show", str(run_dir))
+    assert json.loads(_call(app, "show", str(run_dir), "--json"))["now"]["step"] == 1
+    lease.release("stopped")
+
+
+def test_time_left_is_told_before_the_first_run_is_done_and_by_stage(finished: Path) -> None:
+    for name in ("posttrain-b", "finetune-c1", "finetune-c2"):
+        shutil.rmtree(finished / "runs" / name)
+    path = finished / "runs" / "pretrain-a" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "total_seconds": 10.0}))  # 2 units of cost
+    lease = Lease.take(finished / "runs" / "posttrain-b", 1, "w", beat_seconds=1e9)
+    assert lease is not None
+    lease._started -= 3.0
+    lease.show(step=1, total_steps=2)  # half of 2 units in 3 seconds: another 3 are left
+    lease._write_beat(None)
+    only_pretrain_and_posttrain = snapshot_of(finished).seconds_left()
+    assert only_pretrain_and_posttrain is not None
+    rate = (2 + 1) / (10.0 + 3.0)  # of stage 3 nothing is known: that of all together
+    assert only_pretrain_and_posttrain == pytest.approx(3.0 + 2 * 2 / rate, rel=0.05)
+    path.unlink()
+    assert snapshot_of(finished).seconds_left() is not None  # by the run that is under way
+    lease.release("stopped")
+    assert snapshot_of(finished).seconds_left() is None
+
+
+def test_a_worker_that_is_silent_is_shown_as_such(app: typer.Typer, finished: Path) -> None:
+    run_dir = finished / "runs" / "finetune-c1"
+    (run_dir / "result.json").unlink()
+    lease = Lease.take(run_dir, 2, "w7", beat_seconds=1e9)
+    assert lease is not None
+    assert "silent" not in _call(app, "status", str(finished))
+    long_ago = time.time() - 300
+    os.utime(run_dir / "lease" / "2.beat", (long_ago, long_ago))
+    assert "silent 5 min" in _call(app, "status", str(finished))
+    assert json.loads(_call(app, "status", str(finished), "--json"))["running"][0]["silent_seconds"] >= 300
+    lease.release("stopped")
 
 
 def test_gc_is_dry_by_default_and_spares_what_is_needed_or_held(
@@ -139,6 +197,9 @@ def test_gc_is_dry_by_default_and_spares_what_is_needed_or_held(
     wanted = {"finetune-old", "resume", ".result.json.1.ab.tmp", "finetune-link"}
     assert {item.path.name for item in garbage.find_garbage(load_plan(finished))} == wanted
     assert "can go; `indelible gc" in _call(app, "gc", str(finished))
+    told = json.loads(_call(app, "gc", str(finished), "--json"))
+    assert {Path(item["path"]).name for item in told["found"]} == wanted
+    assert told["removed_bytes"] == 0
     assert (runs / "finetune-old").exists()
     assert "Removed" in _call(app, "gc", str(finished), "--yes")
     assert garbage.find_garbage(load_plan(finished)) == []

@@ -186,6 +186,10 @@ def test_worker_count_by_gpus_memory_and_work(monkeypatch: pytest.MonkeyPatch) -
     assert default_workers("auto", 3) == 3
     monkeypatch.setattr(host, "available_bytes", lambda: 4 * 10**9)
     assert default_workers("auto", 100) == 2
+    monkeypatch.setattr(host, "available_bytes", lambda: 16 * 10**9)
+    assert default_workers("auto", 100, resume_bytes=3_675_136) == 8  # a small model
+    assert default_workers("auto", 100, resume_bytes=2_152_240_128) == 3  # 135M parameters: 5.3 GB each
+    monkeypatch.setattr(host, "available_bytes", lambda: 4 * 10**9)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,5")
     assert default_workers("auto", 100) == 3
     assert default_workers("cpu", 100) == 2

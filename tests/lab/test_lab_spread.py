@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from indelible.errors import UserError
 from indelible.lab.runner import run_plan
 from indelible.lab.spread import Exchange, Ranks, torchrun_command
 
@@ -35,6 +36,25 @@ def test_how_many_ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     command = torchrun_command(spread, Exchange(tmp_path / "pretrain-a", 3))
     assert command[:2] == ["srun", "--overlap"]
     assert {"--nnodes=2", "--nproc-per-node=8", "--rdzv-id=pretrain-a-3"} <= set(command)
+
+
+def test_a_study_file_says_how_many_devices_a_run_takes(tiny_study: Callable[..., Path]) -> None:
+    plain = tiny_study(name="plain")
+    out = tiny_study({"execution": {"devices_per_run": 2, "slurm": {"gpus_per_node": 4}}}, "two")
+    plans = [json.loads((folder / "plan.json").read_text()) for folder in (plain, out)]
+    assert Ranks.of(plans[1]["execution"]).total == 2
+    assert [plan["execution"]["devices_per_run"] for plan in plans] == [1, 2]
+    assert plans[0]["stage_runs"] == plans[1]["stage_runs"]  # how it is executed is no part of what is computed
+    with pytest.raises(UserError, match=r"devices_per_run = 8 is more than slurm\.gpus_per_node = 4"):
+        tiny_study({"execution": {"devices_per_run": 8, "slurm": {"gpus_per_node": 4}}}, "eight")
+
+
+def test_compile_may_be_switched_without_quotes(tiny_study: Callable[..., Path]) -> None:
+    plans = [
+        json.loads((tiny_study({"execution": {"compile": value}}, f"c{value}") / "plan.json").read_text())
+        for value in (False, True, "auto")
+    ]
+    assert [plan["execution"]["compile"] for plan in plans] == ["off", "on", "auto"]
 
 
 @pytest.mark.slow
@@ -69,11 +89,12 @@ def test_stop_reaches_the_ranks_and_they_save(tmp_path: Path, fake: ModuleType) 
 @pytest.mark.slow
 def test_real_stage_over_two_processes(tiny_study: Callable[..., Path], monkeypatch: Any) -> None:
     monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")
-    alone, spread = tiny_study(name="alone"), _two(tiny_study(name="spread"))
+    alone, spread = tiny_study(name="alone"), tiny_study({"execution": {"devices_per_run": 2}}, "spread")
     for out in (alone, spread):
         assert run_plan(out, 1, console=Console(quiet=True)) == 0
     for path in sorted(alone.glob("runs/*/result.json")):
         one = json.loads(path.read_text())
         two = json.loads((spread / "runs" / path.parent.name / "result.json").read_text())
+        assert two["environment"]["world_size"] == 2
         for corpus, loss in one["losses"].items():
             assert two["losses"][corpus]["nats_per_token"] == pytest.approx(loss["nats_per_token"], abs=1e-4)

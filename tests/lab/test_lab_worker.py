@@ -70,6 +70,15 @@ def test_process_ends_when_it_cannot_be_trusted(tmp_path: Path, fake: ModuleType
     assert Worker(out, "w", run_stage=fake.run_stage).work() == code
 
 
+def test_full_disk_between_two_runs(tmp_path: Path, fake: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = _one(fake, tmp_path)
+    monkeypatch.setattr(Lease, "take", full)
+    assert Worker(out, "w", run_stage=fake.run_stage).work() == EXIT_DISK
+
+
 def test_lost_lease_leaves_everything_to_the_thief(tmp_path: Path, fake: ModuleType) -> None:
     out = _one(fake, tmp_path, steps=50, step_seconds=0.01)
     run_dir = out / "runs" / "pretrain-a"
@@ -97,6 +106,7 @@ def test_lost_lease_leaves_everything_to_the_thief(tmp_path: Path, fake: ModuleT
         (PermissionError(errno.EACCES, "Permission denied"), True),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
+        (OSError("14855 requested and 10176 written"), True),
         (RuntimeError("I/O error: No space left on device (os error 28)"), True),
         (FileNotFoundError(errno.ENOENT, "No such file"), False),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
@@ -142,3 +152,14 @@ def test_what_slurm_is_asked_for() -> None:
     assert slurm.workers_per_job({"slurm": {"cpus_per_task": 8}, "threads": 2}) == 4
     assert slurm.workers_per_job({"slurm": {"nodes": 2, "gpus_per_node": 8}}) == 1
     assert slurm.workers_per_job({}) == 1
+
+
+def test_a_controller_that_does_not_answer_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    executor = slurm.SlurmExecutor(WorkerSettings(tmp_path), 1, {}, 1)
+    with pytest.raises(UserError, match=r"`squeue` does not answer: .*Unable to contact slurm controller\. Jobs of an"):
+        executor.start()
+    assert executor.poll(1) is None  # a launcher that is watching waits for it to come back

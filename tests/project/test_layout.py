@@ -50,6 +50,7 @@ def test_every_room_says_what_it_is_for(room):
         ("indelible.analysis.claims", {"torch", "transformers", "datasets"}),
         ("indelible.lab.runner", {"torch", "transformers", "datasets"}),
         ("indelible.cli.study_commands", {"torch", "transformers", "datasets"}),
+        ("indelible.cli.plan_commands", {"torch", "transformers", "datasets"}),
     ],
 )
 def test_light_rooms_stay_light(module, forbidden):

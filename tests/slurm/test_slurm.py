@@ -122,7 +122,7 @@ def test_killed_node_changes_nothing(tmp_path: Path, cluster: ModuleType) -> Non
 
 
 def test_launcher_can_be_closed_and_opened_again(tmp_path: Path, cluster: ModuleType) -> None:
-    out = _study(tmp_path / "out", 0.3)
+    out = _study(tmp_path / "out", 1.0)  # a study that outlives the closing of its launcher
     launcher = _launch(out)
     _wait(lambda: _started(out))
     launcher.send_signal(signal.SIGINT)
@@ -175,6 +175,22 @@ def test_many_runs_share_one_allocation(tmp_path: Path, cluster: ModuleType) -> 
     assert len(records) == 10
     assert len({record["owner"]["pid"] for record in records}) <= 4  # two jobs of two long-lived workers
     assert len(json.loads((out / "workers" / "slurm.json").read_text())["jobs"]) == 1
+
+
+def test_workers_of_a_job_share_out_the_gpus_that_slurm_gave_it(tmp_path: Path, cluster: ModuleType) -> None:
+    if not cluster.has_gpus():
+        pytest.skip("device files cannot be made here")
+    runs: list[tuple[str, str | None, dict[str, Any]]] = [
+        (f"pretrain-{i}", None, {"steps": 4, "step_seconds": 0.5, "i": i}) for i in range(4)
+    ]
+    out = fake.make_plan(tmp_path / "out", runs)
+    plan = json.loads((out / "plan.json").read_text())
+    plan["execution"] = {"device": "auto", "slurm": {**_SLURM, "gpus_per_node": 2}}
+    (out / "plan.json").write_text(json.dumps(plan))
+    assert run_plan(out, 2, "slurm", engine="fake_engine:run_on_gpus", console=Console(quiet=True)) == 0
+    used = Counter((out / "gpus.log").read_text().split())
+    assert set(used) == {"0", "1"}  # each worker one of the two that its job has
+    assert sum(used.values()) == 4
 
 
 def test_one_stage_over_two_nodes(tmp_path: Path, cluster: ModuleType) -> None:

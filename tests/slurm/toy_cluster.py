@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 
 HOME = Path(os.environ.get("TOY_SLURM_HOME", "/tmp/indelible-toy-slurm"))
 PACKAGES = ("slurm-wlm", "munge")
-NODES, CPUS = 2, 2
+NODES, CPUS, GPUS = 2, 2, 2  # of each node; the GPUs are device files that Slurm hands out
 CONTROL_PORT, NODE_PORT = 26817, 27000
 
 CONFIG = """\
@@ -45,6 +46,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
+GresTypes=gpu
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
@@ -102,13 +104,34 @@ def _install() -> None:
 def _write_config() -> None:
     host = socket.gethostname().split(".")[0]
     fields = {"host": host, "home": HOME, "control_port": CONTROL_PORT, "nodes": NODES}
+    gres = f"Gres=gpu:{GPUS}" if _make_gpus() else ""
     # job ids never start again from 1: an old job's files must not be taken for a new one's
     text = CONFIG.format(**fields, first_job=int(time.time()) % 60_000_000 + 1)
     for index, name in enumerate(node_names(), 1):
-        text += f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={NODE_PORT + index} CPUs={CPUS}\n"
+        text += f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={NODE_PORT + index} CPUs={CPUS} "
+        text += f"{gres}\n"
     lines = text.splitlines()
     lines.sort(key=lambda line: line.startswith("PartitionName"))  # partitions come after the nodes they name
     (HOME / "slurm.conf").write_text("\n".join(lines) + "\n")
+
+
+def _make_gpus() -> bool:
+    """Device files that Slurm hands out as GPUs, equal to /dev/null; False where such files may not be made."""
+    devices = HOME / "devices"
+    devices.mkdir()
+    try:
+        for index in range(GPUS):
+            os.mknod(devices / f"nvidia{index}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except OSError:
+        return False
+    gpus = f"Name=gpu File={devices}/nvidia[0-{GPUS - 1}] Flags=nvidia_gpu_env"
+    (HOME / "gres.conf").write_text("".join(f"NodeName={name} {gpus}\n" for name in node_names()))
+    return True
+
+
+def has_gpus() -> bool:
+    """Whether the nodes of the running cluster have GPUs to hand out."""
+    return (HOME / "gres.conf").exists()
 
 
 def start_node(name: str) -> None:

@@ -38,7 +38,7 @@ def test_the_papers_models_have_the_papers_sizes():
 def test_sharing_is_counted():
     study = load_study("quickstart", ["seeds=[0]"])
     graph = build_graph(study, Stores(dict.fromkeys(study.data.corpora, "x-1"), "t"))
-    summary = cost.summary(graph, cost.graph_costs(graph, cost.models_by_run(graph, study.arms[0].model), 2048))
+    summary = cost.summary(graph, cost.graph_costs(graph, cost.models_by_run(graph, study.arms[0].model), 2048), 2048)
     runs = {stage: (entry["runs"], entry["runs_without_sharing"]) for stage, entry in summary["stages"].items()}
     assert runs == {"pretrain": (3, 12), "posttrain": (3, 12), "finetune": (12, 12)}
     assert 3.5 < summary["saving"] < 4

@@ -142,3 +142,18 @@ def test_every_shipped_study_resolves_at_every_scale(name, scale):
 def test_a_grid_point_keeps_no_trace_of_the_others():
     points = list(expand({**BASE, "finetune": {"lr": [1, 2]}}))
     assert [with_scale(point)["finetune"]["lr"] for point in points] == [1, 2]
+
+
+def test_a_long_axis_is_not_copied_for_each_of_its_points():
+    copies = []
+
+    class Axis(list):
+        def __deepcopy__(self, memo):
+            copies.append(len(self))
+            return Axis(self)
+
+    raw = {"name": "x", "scale": "pico", "finetune": {"lr": Axis(range(1, 101))}, "seeds": [0]}
+    points = list(expand(raw))
+    assert [point["finetune"]["lr"] for point in points] == list(range(1, 101))
+    assert len(copies) <= 1
+    assert raw["finetune"]["lr"] == list(range(1, 101)), "the raw study is left as it was"

@@ -157,7 +157,14 @@ class SlurmExecutor:
         Raises:
             UserError: Slurm refuses the request or is not here.
         """
-        active = self._active()
+        try:
+            active = self._active()
+        except subprocess.SubprocessError as error:
+            told = str(getattr(error, "stderr", None) or error).strip()
+            raise UserError(
+                f"--executor slurm: `squeue` does not answer: {told}. Jobs of an earlier launch go on without it; "
+                "run the same command again when Slurm's controller is back."
+            ) from None
         if active < self._num_jobs:
             self._submit(self._num_jobs - active)
 
