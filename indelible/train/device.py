@@ -3,7 +3,8 @@
 import os
 import platform
 import shutil
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,13 +12,16 @@ import torch
 
 from indelible.errors import UserError
 
-PEAK_BF16_FLOPS = {  # dense bf16 rate of the data sheets; a GPU that is not listed has no MFU
-    "A100": 312e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "L40S": 362e12,
-    "RTX 4090": 165e12,
-}
+PEAK_BF16_FLOPS = {  # dense bf16 rate of the data sheets, by the name that the driver gives; others have no MFU
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA L40S": 362e12,
+    "NVIDIA GeForce RTX 4090": 165e12,
+}  # whole names: a part of one would take a slower variant (H100 PCIe, a laptop's 4090) for a faster one
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,23 @@ class Device:
 
     @property
     def peak_flops(self) -> float | None:
-        """Peak bf16 FLOP/s of a known GPU, else None."""
-        if self.torch_device.type != "cuda":
+        """Peak bf16 FLOP/s of a known GPU that trains in bf16, else None."""
+        if self.torch_device.type != "cuda" or self.precision != "bf16":
             return None
-        name = torch.cuda.get_device_name()
-        return next((rate for key, rate in PEAK_BF16_FLOPS.items() if key in name), None)
+        return PEAK_BF16_FLOPS.get(torch.cuda.get_device_name())
+
+    @contextmanager
+    def whole_fp32(self) -> Iterator[None]:
+        """The context of evaluation: a GPU's fp32 products are not rounded to TF32."""
+        if self.torch_device.type != "cuda":
+            yield
+            return
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def choose_device(precision: str, execution: dict[str, Any]) -> Device:

@@ -22,6 +22,8 @@ from indelible.train.program import Program, forget_programs
 from indelible.train.result import facts, final_losses, heldout_windows, ledger_picture, training_flops
 from indelible.train.start import starting_program
 
+SAY_SECONDS = 30.0  # between two lines of a run's log that say where it stands
+
 
 @dataclass(frozen=True)
 class _Inputs:
@@ -55,7 +57,7 @@ def run_stage(job: StageJob, *, progress: Callable[[Progress], None], guard: Cal
         forget_programs()  # those kept belong to another wrapping of this process group
     program = starting_program(job, spec, inputs.tokenizer_dir, choose_device(spec.precision, job.execution))
     world.spread(program)
-    loop = _loop(job, inputs, program, progress, guard, world)
+    loop = _loop(job, inputs, program, _said(job, progress) if world.is_first else progress, guard, world)
     resumed, earlier_seconds = _resume(loop, job)
     if world.is_first:
         _announce(job, loop)
@@ -170,6 +172,20 @@ def _announce(job: StageJob, loop: Loop) -> None:
         f"{tokens:,} tokens and {training_flops(program, loop.spec.seq_len, tokens):.2e} FLOPs",
         flush=True,
     )
+
+
+def _said(job: StageJob, progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """``progress``, and now and then a line that says where the training stands."""
+    said_at = time.monotonic()
+
+    def say(now: Progress) -> None:
+        nonlocal said_at
+        if now.phase == "training" and time.monotonic() - said_at >= SAY_SECONDS:
+            said_at = time.monotonic()
+            print(f"{job.run_id}: {now.describe()}", flush=True)
+        progress(now)
+
+    return say
 
 
 def _write_checkpoint(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -191,7 +192,7 @@ def stopped_once(out: Path) -> Path:
     return job.run_dir
 
 
-@pytest.mark.parametrize("damage", ["bytes", "record", "missing"])
+@pytest.mark.parametrize("damage", ["bytes", "record", "number", "missing"])
 def test_a_damaged_resume_state_is_noticed_and_the_stage_starts_again(tiny_study, capsys, damage):
     whole, broken = tiny_study(EVERYTHING, "whole"), tiny_study(EVERYTHING, "broken")
     run_all(whole, until="pretrain")
@@ -203,12 +204,53 @@ def test_a_damaged_resume_state_is_noticed_and_the_stage_starts_again(tiny_study
         (state / "state.safetensors").write_bytes(content)
     elif damage == "record":
         (state / "state.json").write_text('{"step": ')
+    elif damage == "number":
+        record = (state / "state.json").read_text()
+        (state / "state.json").write_text(record.replace('"tokens": 384', '"tokens": 385'))
+        assert (state / "state.json").read_text() != record
     else:
         (state / "state.json").unlink()
     run_stage(job_of(broken, runs_of(broken)[0]), progress=quiet, guard=lambda: None)
     assert "is damaged" in capsys.readouterr().out
     assert json.loads((run_dir / "result.json").read_text())["resumed"] == 0
     assert_same_run(whole / "runs" / run_dir.name, run_dir)
+
+
+def test_before_a_damaged_resume_state_an_earlier_one_is_used(tiny_study, tmp_path, capsys):
+    # two are there when the process died between writing one and removing the one before
+    whole, broken = tiny_study(EVERYTHING, "whole"), tiny_study(EVERYTHING, "broken")
+    run_all(whole, until="pretrain")
+    run_dir = stopped_once(broken)
+    earlier = next((run_dir / "resume").glob("step-*"))
+    shutil.copytree(earlier, tmp_path / "kept")
+    job = job_of(broken, runs_of(broken)[0])
+
+    def stop(now: Progress) -> None:
+        if now.phase == "training" and now.step == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_stage(job, progress=stop, guard=lambda: None)
+    later = next((run_dir / "resume").glob("step-*"))
+    shutil.copytree(tmp_path / "kept", earlier)
+    (later / "state.safetensors").write_bytes((later / "state.safetensors").read_bytes()[:-1])
+    capsys.readouterr()
+    run_stage(job, progress=quiet, guard=lambda: None)
+    said = capsys.readouterr().out
+    assert "resume state step-000000004 is damaged" in said
+    assert "continues at step 3 of" in said
+    assert_same_run(whole / "runs" / run_dir.name, run_dir)
+
+
+def test_a_state_that_was_not_written_to_its_end_is_no_state(tiny_study, capsys):
+    broken = tiny_study(EVERYTHING, "broken")
+    run_dir = stopped_once(broken)
+    state = next((run_dir / "resume").glob("step-*"))
+    state.rename(state.with_name(f".{state.name}.tmp"))
+    run_stage(job_of(broken, runs_of(broken)[0]), progress=quiet, guard=lambda: None)
+    assert "continues" not in capsys.readouterr().out
+    assert json.loads((run_dir / "result.json").read_text())["resumed"] == 0
+    assert not (run_dir / "resume").exists()
 
 
 def test_nothing_is_written_after_the_guard_objects(tiny_study):
