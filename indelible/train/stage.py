@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from indelible.data.ledger import Ledger, build_ledger, corpus_of
 from indelible.data.store import TokenStore
@@ -13,7 +15,7 @@ from indelible.model.lora import kept_adapters, merged
 from indelible.study.identity import without_tags
 from indelible.study.stages import StageSpec
 from indelible.train import checkpoint
-from indelible.train.device import choose_device
+from indelible.train.device import Device, choose_device, fitting_micro_batch
 from indelible.train.distributed import World
 from indelible.train.job import Progress, StageJob
 from indelible.train.loop import Loop, StoppedByFirst, StopRule
@@ -56,6 +58,7 @@ def run_stage(job: StageJob, *, progress: Callable[[Progress], None], guard: Cal
     if world.size > 1:
         forget_programs()  # those kept belong to another wrapping of this process group
     program = starting_program(job, spec, inputs.tokenizer_dir, choose_device(spec.precision, job.execution))
+    program.device = _split(program, job, spec, world)
     world.spread(program)
     loop = _loop(job, inputs, program, _said(job, progress) if world.is_first else progress, guard, world)
     resumed, earlier_seconds = _resume(loop, job)
@@ -94,6 +97,18 @@ def open_inputs(spec: StageSpec, tokens_dir: Path) -> _Inputs:
     stores = {name: TokenStore.open(tokens_dir / name) for name in sorted(names)}
     windows = {name: store.num_windows("train", spec.seq_len) for name, store in stores.items()}
     return _Inputs(spec, stores, build_ledger(spec, windows), tokens_dir / spec.tokenizer)
+
+
+def _split(program: Program, job: StageJob, spec: StageSpec, world: World) -> Device:
+    """The device of a program with the micro batch that was asked for, or on a GPU that fits."""
+    device, asked = program.device, job.execution.get("micro_batch_size")
+    if asked is None and device.torch_device.type == "cuda":
+        parameters = sum(weight.numel() for weight in program.model.parameters())
+        held = parameters // world.size if world.parallel == "fsdp" else parameters
+        memory_bytes = torch.cuda.get_device_properties(device.torch_device).total_memory
+        share = world.share_of(spec.training.global_batch_size)
+        asked = fitting_micro_batch(program.config, held, spec.seq_len, share, device, memory_bytes)
+    return replace(device, micro_batch_size=asked)
 
 
 def _loop(

@@ -6,9 +6,15 @@ from tiny_engine import TINY, job_of, layered, loop_of, quiet, run_all, runs_of
 from token_folder import plan_on_arrays
 
 from indelible.errors import UserError
+from indelible.model.build import model_config
+from indelible.study.cost import num_parameters
+from indelible.study.load import load_study
+from indelible.study.spec import ModelSpec
+from indelible.train import attention
 from indelible.train import device as devices
-from indelible.train.device import Device, choose_device
+from indelible.train.device import Device, choose_device, fitting_micro_batch
 from indelible.train.job import Progress
+from indelible.train.program import get_program
 from indelible.train.result import facts
 from indelible.train.stage import run_stage
 
@@ -63,14 +69,58 @@ def test_evaluation_on_a_gpu_does_not_round_to_tf32():
     before = matmul.allow_tf32
     try:
         matmul.allow_tf32 = True
-        with pytest.raises(KeyError), gpu().whole_fp32():
+        with gpu().whole_fp32():
             assert matmul.allow_tf32 is False
-            raise KeyError
         assert matmul.allow_tf32 is True
         with Device(torch.device("cpu"), 1, "fp32", False, None).whole_fp32():
             assert matmul.allow_tf32 is True
     finally:
         matmul.allow_tf32 = before
+
+
+def micro_batch(scale: str, share: int, gib: float, seq_len: int = 1024, **settings) -> int:
+    spec = load_study("quickstart", [f"scale={scale}"]).arms[0].model
+    device = Device(torch.device("cuda", 0), 1, settings.pop("precision", "bf16"), False, None, **settings)
+    config = model_config(spec, 49_152, seq_len, 0)
+    return fitting_micro_batch(config, num_parameters(spec, 49_152), seq_len, share, device, int(gib * 2**30))
+
+
+def test_without_a_micro_batch_size_a_gpu_takes_what_fits():
+    assert micro_batch("pico", 16, 80, seq_len=128) == 16, "all of a small batch"
+    large, small = micro_batch("135m", 512, 80), micro_batch("135m", 512, 24)
+    assert 8 < small < large < 512
+    assert large * 30 * 4 * (6 * 576 + 3 * 1536) * 1024 < 80 * 2**30
+    assert micro_batch("135m", 512, 24, precision="fp32") < small
+    assert micro_batch("135m", 512, 24, activation_checkpointing=True) > small
+    assert micro_batch("1b", 512, 8) == 1, "never less than one sequence, even where nothing fits"
+    parts = -(-512 // large)
+    assert parts * large - 512 < parts, "parts as equal as can be"
+
+
+def test_the_estimate_of_activations_is_what_autograd_keeps(monkeypatch):
+    monkeypatch.setattr(attention, "MAX_SCORES", 0)  # as on a GPU: no attention weights are stored
+    spec = ModelSpec(hidden_size=128, num_layers=3, num_heads=4, num_kv_heads=2, intermediate_size=384)
+    config = model_config(spec, 512, 64, 0)
+    program = get_program(config, 0.0, None, Device(torch.device("cpu"), 1, "bf16", False, None))
+    program.model.train()
+    weights = {weight.untyped_storage().data_ptr() for weight in program.model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    def kept_bytes(sequences: int) -> int:
+        kept.clear()
+        ids = torch.zeros((sequences, 64), dtype=torch.int64)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), program.device.autocast():
+            program.loss_sum(ids, ids, torch.ones(ids.shape))
+        return sum(storage.nbytes() for storage in kept.values())
+
+    per_token = (kept_bytes(5) - kept_bytes(1)) / (4 * 64)
+    assert per_token == pytest.approx(3 * 4 * (6 * 128 + 3 * 384), rel=0.05)
 
 
 def test_a_gpu_that_is_not_there_is_refused():
