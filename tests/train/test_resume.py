@@ -21,7 +21,7 @@ EVERYTHING = {
     "posttrain": {"dropout": 0.1, "patience": 3, "replay_fraction": 0.1, "max_tokens": 3200},
     "finetune": {"dropout": 0.1, "tokens": 25 * 32, "replay_fraction": 0.1, "eval_interval": 2},
 }
-IMPATIENT = layered(EVERYTHING, {"posttrain": {"lr": 0.3, "eval_interval": 2, "min_improvement": 0.6}})  # best at 6
+IMPATIENT = layered(EVERYTHING, {"posttrain": {"min_improvement": 100.0, "patience": 6}})  # best at 0, ends at 12
 KILL_AT = {"pretrain": 2, "posttrain": 9, "finetune": 2}  # steps; in stage 2 in mid-patience
 TIMINGS = {"trained_seconds", "eval_seconds", "total_seconds", "tokens_per_second", "resumed", "environment", "mfu"}
 
@@ -145,7 +145,7 @@ for out, how, is_killed in json.load(open(sys.argv[1])):
         assert saved, "killed after a state was saved"
         if run["stage"] == "posttrain":
             state = json.loads((saved[-1] / "state.json").read_text())
-            assert state["loop"]["evaluations_without_improvement"] == 1, "killed in mid-patience"
+            assert state["loop"]["evaluations_without_improvement"] == 4, "killed in mid-patience"
         assert forked(Path(out), how, run["stage"], False) == 0
 """
 
@@ -181,7 +181,7 @@ def test_sigkill_in_another_process_and_resume_equals_uninterrupted(tmp_path):
     result = json.loads(
         (wholes["on"] / "runs" / runs_of(wholes["on"], "posttrain")[0]["id"] / "result.json").read_text()
     )
-    assert (result["stop_reason"], result["precision"]) == ("patience", "bf16")
+    assert (result["stop_reason"], result["steps"], result["precision"]) == ("patience", 12, "bf16")
 
 
 def test_the_stages_of_these_tests_have_what_they_are_to_test(tiny_study):
