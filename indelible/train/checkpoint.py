@@ -1,7 +1,8 @@
 """Checkpoints (Hugging Face folders) and resume states; both appear whole or not at all.
 
 A resume state is `resume/step-<n>/` with tensors and `state.json`, written into a folder of another name that is
-renamed at the end. `state.json` holds the checksums of the tensor files; a damaged state is noticed and thrown away.
+renamed at the end. `state.json` is written last and holds the checksums of the tensor files and of itself; a damaged
+state is noticed and thrown away.
 """
 
 import hashlib
@@ -95,6 +96,7 @@ def save_resume(run_dir: Path, step: int, tensors: State, record: dict[str, Any]
     if world.is_first:
         sums = {file.name: file_sha256(file) for file in sorted(aside.iterdir())}
         record = {**record, "step": step, "world_size": world.size, "tensors": list(tensors), "sha256": sums}
+        record["record_sha256"] = _record_sha256(record)
         (aside / "state.json").write_text(json.dumps(record), encoding="utf-8")
         _publish(aside, folder)
         for other in (run_dir / RESUME).iterdir():
@@ -110,6 +112,8 @@ def find_resume(run_dir: Path) -> tuple[Path | None, list[str]]:
         try:
             record = read_record(folder)
             bad = [name for name, digest in record["sha256"].items() if file_sha256(folder / name) != digest]
+            if record["record_sha256"] != _record_sha256(record):
+                bad.insert(0, "state.json")
             if not bad:
                 return folder, damaged
             reason = f"the checksum of {bad[0]} does not match"
@@ -118,6 +122,12 @@ def find_resume(run_dir: Path) -> tuple[Path | None, list[str]]:
         damaged.append(f"resume state {folder.name} is damaged ({reason}); it is not used")
         shutil.rmtree(folder, ignore_errors=True)
     return None, damaged
+
+
+def _record_sha256(record: dict[str, Any]) -> str:
+    """Hex digest of a record, but for the entry that holds it."""
+    rest = {key: value for key, value in record.items() if key != "record_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_record(folder: Path) -> dict[str, Any]:

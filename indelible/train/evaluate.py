@@ -58,7 +58,8 @@ def total_loss(program: Program, heldout: Batch) -> float:
     total = 0.0
     for start in range(0, num_windows, size):
         inputs, targets, weights = padded(heldout, slice(start, start + size), size, program.device.torch_device)
-        total += program.loss_sum(inputs, targets, weights).double().item()
+        with program.device.whole_fp32():
+            total += program.loss_sum(inputs, targets, weights).double().item()
     program.model.train(was_training)
     return total
 

@@ -31,3 +31,13 @@ class Progress:
     lr: float | None = None  # learning rate of the latest update
     grad_norm: float | None = None  # global L2 norm before clipping, of the latest update
     seconds_left: float | None = None  # to the end of the schedule, from the speed so far
+
+    def describe(self) -> str:
+        """One line for the log of the run."""
+        parts = [f"step {self.step:,} of {self.total_steps:,}"]
+        if self.loss is not None and self.lr is not None and self.grad_norm is not None:
+            parts.append(f"loss {self.loss:.4f}, lr {self.lr:.2e}, grad norm {self.grad_norm:.2f}")
+        parts.append(f"{self.tokens_per_second:,.0f} tokens/s")
+        if self.seconds_left is not None:
+            parts.append(f"at most {self.seconds_left:,.0f} s left")
+        return ", ".join(parts)

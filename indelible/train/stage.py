@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from indelible.data.ledger import Ledger, build_ledger, corpus_of
 from indelible.data.store import TokenStore
@@ -13,7 +15,7 @@ from indelible.model.lora import kept_adapters, merged
 from indelible.study.identity import without_tags
 from indelible.study.stages import StageSpec
 from indelible.train import checkpoint
-from indelible.train.device import choose_device
+from indelible.train.device import Device, choose_device, fitting_micro_batch
 from indelible.train.distributed import World
 from indelible.train.job import Progress, StageJob
 from indelible.train.loop import Loop, StoppedByFirst, StopRule
@@ -21,6 +23,8 @@ from indelible.train.metrics import cut_metrics
 from indelible.train.program import Program, forget_programs
 from indelible.train.result import facts, final_losses, heldout_windows, ledger_picture, training_flops
 from indelible.train.start import starting_program
+
+SAY_SECONDS = 30.0  # between two lines of a run's log that say where it stands
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,9 @@ def run_stage(job: StageJob, *, progress: Callable[[Progress], None], guard: Cal
     if world.size > 1:
         forget_programs()  # those kept belong to another wrapping of this process group
     program = starting_program(job, spec, inputs.tokenizer_dir, choose_device(spec.precision, job.execution))
+    program.device = _split(program, job, spec, world)
     world.spread(program)
-    loop = _loop(job, inputs, program, progress, guard, world)
+    loop = _loop(job, inputs, program, _said(job, progress) if world.is_first else progress, guard, world)
     resumed, earlier_seconds = _resume(loop, job)
     if world.is_first:
         _announce(job, loop)
@@ -92,6 +97,18 @@ def open_inputs(spec: StageSpec, tokens_dir: Path) -> _Inputs:
     stores = {name: TokenStore.open(tokens_dir / name) for name in sorted(names)}
     windows = {name: store.num_windows("train", spec.seq_len) for name, store in stores.items()}
     return _Inputs(spec, stores, build_ledger(spec, windows), tokens_dir / spec.tokenizer)
+
+
+def _split(program: Program, job: StageJob, spec: StageSpec, world: World) -> Device:
+    """The device of a program with the micro batch that was asked for, or on a GPU that fits."""
+    device, asked = program.device, job.execution.get("micro_batch_size")
+    if asked is None and device.torch_device.type == "cuda":
+        parameters = sum(weight.numel() for weight in program.model.parameters())
+        held = parameters // world.size if world.parallel == "fsdp" else parameters
+        memory_bytes = torch.cuda.get_device_properties(device.torch_device).total_memory
+        share = world.share_of(spec.training.global_batch_size)
+        asked = fitting_micro_batch(program.config, held, spec.seq_len, share, device, memory_bytes)
+    return replace(device, micro_batch_size=asked)
 
 
 def _loop(
@@ -170,6 +187,20 @@ def _announce(job: StageJob, loop: Loop) -> None:
         f"{tokens:,} tokens and {training_flops(program, loop.spec.seq_len, tokens):.2e} FLOPs",
         flush=True,
     )
+
+
+def _said(job: StageJob, progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """``progress``, and now and then a line that says where the training stands."""
+    said_at = time.monotonic()
+
+    def say(now: Progress) -> None:
+        nonlocal said_at
+        if now.phase == "training" and time.monotonic() - said_at >= SAY_SECONDS:
+            said_at = time.monotonic()
+            print(f"{job.run_id}: {now.describe()}", flush=True)
+        progress(now)
+
+    return say
 
 
 def _write_checkpoint(

@@ -143,7 +143,7 @@ class _RecordingTrainer(Trainer):
 
 
 def test_fifty_steps_equal_those_of_transformers_trainer(tmp_path):
-    # at 1e-2 the curve has spikes, in which rounding grows tenfold in a step: 1.5e-5 on some processors
+    # at three times this learning rate single steps magnify differences of rounding beyond the bound
     stage = {"tokens": 50 * 4 * 32, "lr": 3e-3, "warmup_steps": 0, "global_batch_size": 4}
     study = layered(TINY, {"pretrain": stage, "precision": "fp32", "model": {"num_layers": 2, "hidden_size": 32}})
     out = plan_on_arrays(tmp_path / "ours", study, 512, tokens=50 * 4 * 32 + 64)
@@ -174,7 +174,7 @@ def test_fifty_steps_equal_those_of_transformers_trainer(tmp_path):
     trainer = _RecordingTrainer(model=model, args=settings, train_dataset=rows)
     trainer.train()
     assert len(ours) == len(trainer.losses) == 50
-    assert ours[-1] < ours[0] - 0.5, "something was learned"
+    assert ours[-1] < ours[0] - 1.5, "much was learned"
     assert np.abs(np.array(ours) - np.array(trainer.losses)).max() < 1e-5
 
 
