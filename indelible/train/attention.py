@@ -1,8 +1,9 @@
 """Causal attention that is fast where this project trains: transformers' own, with two things put right.
 
-Compiled, transformers before torch 2.14 gives `scaled_dot_product_attention` a mask even where causality is all there
-is, and so misses its causal kernels. And on a CPU that kernel is slow in bf16, whose backward takes three times that of
-fp32 (docs/performance.md); two batched matrix products with a softmax between them, which the compiler fuses, are not.
+Compiled, transformers gives `scaled_dot_product_attention` a mask even where causality is all there is, because it
+cannot see there whether windows are packed, and so misses its causal kernels. And on a CPU that kernel is slow in bf16,
+whose backward takes three times that of fp32 (docs/performance.md); two batched matrix products with a softmax between
+them, which the compiler fuses, are not.
 """
 
 from typing import Any
@@ -21,9 +22,14 @@ MAX_SCORES = 2**25  # attention weights of a layer that may be stored, numbers; 
 def causal_mask(
     batch_size: int, q_length: int, kv_length: int, *args: Any, **kwargs: Any
 ) -> torch.Tensor | None:  # None = every earlier position, and nothing else
-    """The mask of transformers' `sdpa`, left out wherever it would only say that attention is causal."""
+    """The mask of transformers' `sdpa`, left out wherever it would only say that attention is causal.
+
+    `Program` compiles calls with token ids and nothing else, so that no window is packed: compiled, a mask can only say
+    more if the model has a function of its own for it, of which `use_vmap` tells.
+    """
     window = kwargs.get("local_size")
-    is_only_causal = kwargs.get("allow_is_causal_skip", True) and kwargs.get("attention_mask") is None
+    may_skip = kwargs.get("allow_is_causal_skip", True) or (torch.compiler.is_compiling() and not kwargs["use_vmap"])
+    is_only_causal = may_skip and kwargs.get("attention_mask") is None
     if is_only_causal and q_length == kv_length and (window is None or kv_length < window):
         return None
     return sdpa_mask(batch_size, q_length, kv_length, *args, **kwargs)

@@ -78,6 +78,27 @@ def test_only_a_plain_causal_mask_is_left_out():
     assert attention.causal_mask(batch_size=1, q_length=6, kv_length=8, q_offset=2).shape[-2:] == (6, 8)
 
 
+@pytest.mark.parametrize("model", models(), ids=lambda model: type(model).__name__)
+def test_compiled_programs_take_the_way_of_eager_ones(model):
+    # the mask of a compiled model once hid from us that attention is causal, and with it the faster way
+    graphs = []
+
+    def note(graph: torch.fx.GraphModule, inputs: list) -> torch.fx.GraphModule:
+        graphs.append([str(node.target) for node in graph.graph.nodes if node.op.startswith("call")])
+        return graph
+
+    model.set_attn_implementation(attention.NAME)
+    decoder = torch.compile(model.model, backend=note, dynamic=False)
+    for length, kernels in ((6, 0), (20, 0 if type(model) is LlamaForCausalLM else 2)):  # windows of 8 in the other
+        graphs.clear()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = decoder(input_ids=torch.arange(length)[None], use_cache=False).last_hidden_state
+            expected = model.model(input_ids=torch.arange(length)[None], use_cache=False).last_hidden_state
+        (targets,) = graphs
+        assert sum("scaled_dot_product_attention" in target for target in targets) == kernels
+        assert torch.allclose(found, expected, atol=0.05)
+
+
 def test_the_name_is_in_no_checkpoint(tmp_path):
     model = models()[0]
     model.set_attn_implementation(attention.NAME)
