@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**27}  # numbers in the logits of a chunk: cache of a core, a share of a GPU
+CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}  # numbers in the logits of a chunk: cache of a core, a share of a GPU
 MIN_ROWS = {"cpu": 256, "cuda": 1024}  # of a chunk, whatever the vocabulary: fewer make slow matrix products
 
 

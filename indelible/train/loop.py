@@ -135,6 +135,8 @@ class Loop:
         begun = time.perf_counter()
         is_finite = self._update()
         self.state.trained_seconds += time.perf_counter() - begun
+        if not is_finite or self.state.step % self._log_interval == 0 or self.state.step in (1, self.total_steps):
+            self._log_training()
         return is_finite
 
     def _update(self) -> bool:
@@ -155,7 +157,6 @@ class Loop:
         lr = learning_rate(self.state.step, self.total_steps, self.training)
         self._latest = {"loss": loss, "lr": lr, "grad_norm": grad_norm}
         if not (math.isfinite(loss) and math.isfinite(grad_norm)) or loss > self.training.max_loss:
-            self._log_training()
             self.optimizer.zero_grad(set_to_none=True)
             return False
         set_learning_rate(self.optimizer, lr)
@@ -163,8 +164,6 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
         self.state.tokens += num_valid
-        if self.state.step % self._log_interval == 0 or self.state.step in (1, self.total_steps):
-            self._log_training()
         return True
 
     def _backward(self, batch: Batch, num_valid: int) -> torch.Tensor:
