@@ -47,7 +47,8 @@ def status(
     if as_json:
         print(json.dumps(snapshot.as_json(), indent=1))
     else:
-        Console().print(watch.render(snapshot), highlight=False)
+        console = Console()
+        console.print(watch.render(snapshot, width=console.width), highlight=False)
 
 
 def show(run: RunArgument, as_json: JsonOption = False) -> None:

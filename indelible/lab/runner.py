@@ -76,7 +76,9 @@ def run_plan(
     trouble = _supervise(board, pool, console)
     snapshot = _look(board, 0)
     _sweep(snapshot, plan)
-    console.print(watch.render(snapshot) if console.is_terminal else watch.summary(snapshot), highlight=False)
+    console.print(
+        watch.render(snapshot, width=console.width) if console.is_terminal else watch.summary(snapshot), highlight=False
+    )
     if trouble:
         console.print(f"Stopped: {trouble}. The same command continues.", style="bold", markup=False, highlight=False)
     has_failed = any(state.status in (Status.FAILED, Status.BLOCKED) for state in snapshot.states.values())
@@ -191,7 +193,7 @@ def _supervise(board: Board, pool: Executor, console: Console) -> str | None:
                     board.replan(load_plan(board.plan.out))
                 snapshot = _look(board, pool.num_workers)
                 if live is not None:
-                    live.update(watch.render(snapshot, time.monotonic() - started), refresh=True)
+                    live.update(watch.render(snapshot, time.monotonic() - started, console.width), refresh=True)
                 else:
                     plain.update(snapshot)
                 if snapshot.is_settled:

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from rich.text import Text
 from indelible.lab.lease import LEASE_SECONDS
 from indelible.lab.runs import SETTLED, RunState, Status
 
+WIDE = 110  # characters of a line from which on the table of running stages shows everything
 _STYLES = {
     Status.DONE: "green",
     Status.RUNNING: "cyan",
@@ -115,11 +117,12 @@ class Snapshot:
 def _shown(state: RunState) -> dict[str, Any]:
     beat = state.lease.beat if state.lease is not None else {}
     record = state.lease.record if state.lease is not None else None
-    keys = ("phase", "step", "total_steps", "loss", "tokens", "tokens_per_second", "seconds")
+    keys = ("phase", "step", "total_steps", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "seconds")
     return {
         "worker": record.worker if record is not None else None,
         "attempt": state.lease.generation if state.lease is not None else None,
         **{key: beat.get(key) for key in keys},
+        "stage_seconds_left": beat.get("seconds_left"),
         "silent_seconds": _silent_seconds(state),
     }
 
@@ -154,8 +157,14 @@ def _counts_line(counts: Counter[str]) -> Text:
     return Text(", ").join(parts)
 
 
-def render(snapshot: Snapshot, elapsed_seconds: float | None = None) -> RenderableType:
-    """The snapshot as a table of stages, a table of what is running, the failures, and the time left."""
+def render(snapshot: Snapshot, elapsed_seconds: float | None = None, width: int = 80) -> RenderableType:
+    """The snapshot as a table of stages, a table of what is running, the failures, and the time left.
+
+    Args:
+        snapshot: what to show.
+        elapsed_seconds: since the launch; None when nobody launched.
+        width: characters of a line; narrow ones go without learning rate, gradient norm and the stage's time left.
+    """
     stages = Table(box=None, pad_edge=False)
     stages.add_column("stage")
     for status in Status:
@@ -165,14 +174,7 @@ def render(snapshot: Snapshot, elapsed_seconds: float | None = None) -> Renderab
         stages.add_row(stage, *(str(counts[status.value]) for status in Status if snapshot.counts[status.value]))
     parts: list[RenderableType] = [Text(snapshot.name, "bold"), stages]
     if snapshot.running:
-        running = Table(box=None, pad_edge=False)
-        widths = {"worker": 5, "run": 12, "phase": 10, "step": 9, "loss": 6, "tokens/s": 8}
-        for title, width in widths.items():
-            side: Literal["left", "right"] = "right" if title in ("step", "loss", "tokens/s") else "left"
-            running.add_column(title, justify=side, no_wrap=True, min_width=width)
-        for state in snapshot.running:
-            running.add_row(*_running_row(state))
-        parts += [Text(), running]
+        parts += [Text(), _running_table(snapshot.running, is_wide=width >= WIDE)]
     for state in snapshot.states.values():
         if state.status is Status.FAILED and state.failure is not None:
             message = str(state.failure.get("message", "")).strip().splitlines() or [""]
@@ -188,14 +190,31 @@ def _short(run_id: str, width: int = 28) -> str:
     return run_id if len(run_id) <= width else f"{run_id[: width - 7]}…{run_id[-6:]}"
 
 
+def _running_table(running: Sequence[RunState], *, is_wide: bool) -> Table:
+    table = Table(box=None, pad_edge=False)
+    widths = {"worker": 5, "run": 12, "phase": 10, "step": 9, "loss": 6, "tokens/s": 8}
+    if is_wide:
+        widths |= {"lr": 7, "grad": 6, "left": 12}
+    for title, width in widths.items():
+        side: Literal["left", "right"] = "left" if title in ("worker", "run", "phase") else "right"
+        table.add_column(title, justify=side, no_wrap=True, min_width=width)
+    for state in running:
+        table.add_row(*_running_row(state)[: len(widths)])
+    return table
+
+
 def _running_row(state: RunState) -> tuple[str, ...]:
+    """Cells of all columns, those for wide terminals last."""
     shown = _shown(state)
     step = f"{shown['step']}/{shown['total_steps']}" if shown["step"] is not None else ""
     loss = f"{shown['loss']:.3f}" if shown["loss"] is not None else ""
     speed = f"{shown['tokens_per_second']:,.0f}" if shown["tokens_per_second"] else ""
     silent = shown["silent_seconds"] or 0.0
     phase = f"silent {silent // 60:.0f} min" if silent >= LEASE_SECONDS else str(shown["phase"] or "")
-    return str(shown["worker"] or "?"), _short(state.run.id), phase, step, loss, speed
+    lr = f"{shown['lr']:.2g}" if shown["lr"] is not None else ""
+    norm = f"{shown['grad_norm']:.3g}" if shown["grad_norm"] is not None else ""
+    left = duration(shown["stage_seconds_left"]) if shown["stage_seconds_left"] is not None else ""
+    return str(shown["worker"] or "?"), _short(state.run.id), phase, step, loss, speed, lr, norm, left
 
 
 class PlainLines:

@@ -42,8 +42,8 @@ def finished(tmp_path: Path, fake: ModuleType) -> Path:
     return out
 
 
-def _call(app: typer.Typer, *arguments: str) -> str:
-    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"}, catch_exceptions=False)
+def _call(app: typer.Typer, *arguments: str, columns: int = 200) -> str:
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": str(columns)}, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -68,19 +68,24 @@ def test_status_shows_what_runs_and_how_long_is_left(app: typer.Typer, finished:
     assert result_path.exists()
     lease = Lease.take(finished / "runs" / "finetune-c1", 2, "w7", beat_seconds=0.01)
     assert lease is not None
-    lease.show(step=1, total_steps=2, loss=1.5, tokens=10, tokens_per_second=1234.0, phase="training")
+    beat = {"step": 1, "total_steps": 2, "loss": 1.5, "tokens": 10, "tokens_per_second": 1234.0, "phase": "training"}
+    lease.show(**beat, lr=2.5e-4, grad_norm=0.75, seconds_left=7.0)
     lease._write_beat(None)
     told = json.loads(_call(app, "status", str(finished), "--json"))
     assert [(run["id"], run["worker"], run["step"], run["attempt"]) for run in told["running"]] == [
         ("finetune-c1", "w7", 1, 2)
     ]
     assert told["seconds_left"] == pytest.approx(15.0)  # half of one run and the whole of the other, one worker
-    text = _call(app, "status", str(finished))
+    text = _call(app, "status", str(finished), columns=80)
     assert "w7" in text
     assert "1/2" in text
     assert "1.500" in text
     assert "1,234" in text
     assert "about 15 s left" in text
+    assert "grad" not in text, "eighty characters have no room for it"
+    wide = _call(app, "status", str(finished), columns=130)
+    assert all(word in wide for word in ("0.00025", "0.75", " 7 s"))
+    assert told["running"][0]["stage_seconds_left"] == 7.0
     lease.release("stopped")
 
 

@@ -96,7 +96,8 @@ def _install() -> None:
         raise CannotStart("Slurm is not installed, and only root on Debian can install it")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for arguments in (("update",), ("install", "-y", "--no-install-recommends", *PACKAGES)):
-        done = subprocess.run(("apt-get", "-qq", *arguments), env=quiet, capture_output=True, text=True, timeout=500)
+        command = ("apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120", *arguments)  # somebody else may be installing
+        done = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=500)
         if done.returncode != 0:
             raise CannotStart(f"apt-get {arguments[0]}: {done.stderr.strip()[-300:]}")
 

@@ -13,7 +13,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-_INSTALL = ["apt-get", "install", "-y", "--no-install-recommends", "chromium", "chromium-driver"]
+_APT = ["apt-get", "-o", "DPkg::Lock::Timeout=120"]  # somebody else may be installing
+_INSTALL = [*_APT, "install", "-y", "--no-install-recommends", "chromium", "chromium-driver"]
 
 
 def find_or_install() -> str | None:
