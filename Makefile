@@ -13,8 +13,9 @@ demo: install
 	$(BIN)/indelible report $(DEMO_OUT)
 	@echo "The report is $(abspath $(DEMO_OUT))/report.html"
 
+# Files in parallel; threads that wait do not spin, for they would take the core of another file's tests.
 test: install-test
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 unit: install-test
 	$(BIN)/python -m pytest -m "not slow"
