@@ -62,13 +62,18 @@ def frontier_below(x: str, y: str, arm: Arm, baseline: Arm) -> Rule:
             missing = full.filter(pl.col("status").is_in(["incomplete", "failed"]))
             missing = pl.concat([one.rows(missing, largest) for one in (baseline, arm)])
             first, second = (_without(one.rows(rows, largest), missing) for one in (baseline, arm))
-            if min(first.height, second.height) >= 2:
+            if _is_swept(first) and _is_swept(second):
                 found.append(_judge_scope(scope, first, second, (x, y), (baseline.name, arm.name)))
         return found or [
-            not_tested(f"Needs two finished chains of {arm.name} and of {baseline.name}, allocation full.")
+            not_tested(f"Needs two finished chains a seed of {arm.name} and of {baseline.name}, allocation full.")
         ]
 
     return judge_table
+
+
+def _is_swept(rows: pl.DataFrame) -> bool:
+    """Whether some seed has two chains: one point alone is no frontier."""
+    return rows.height > 0 and rows["seed"].value_counts()["count"].max() >= 2  # type: ignore[operator]
 
 
 def _without(rows: pl.DataFrame, missing: pl.DataFrame) -> pl.DataFrame:
