@@ -112,7 +112,10 @@ def test_the_canonical_form_reads_back():
         assert StageSpec.model_validate(without_tags(canonical(run.spec))) == run.spec
 
 
-@pytest.mark.parametrize("value", [{1, 2}, float("nan"), float("inf"), object(), {1: 2}], ids=str)
+UNFIT = {"set": {1, 2}, "nan": float("nan"), "infinity": float("inf"), "object": object(), "integer keys": {1: 2}}
+
+
+@pytest.mark.parametrize("value", UNFIT.values(), ids=UNFIT.keys())
 def test_what_has_no_canonical_form_is_refused(value):
     with pytest.raises(TypeError, match="cannot hash"):
         canonical(value)
