@@ -134,13 +134,7 @@ def check_fits(
     Raises:
         UserError: a corpus is smaller than asked.
     """
-    data = spec.data
-    asked = {data.store: data.first_window + data.windows}
-    if data.exposure is not None:
-        asked[data.exposure.store] = data.exposure.unique_windows
-    if data.replay is not None:
-        asked[data.replay.store] = data.replay.first_window + data.replay.windows
-    for store, count in asked.items():
+    for store, count in spec.data.asked_windows.items():
         available = store_windows[store]
         if count > available:
             raise UserError(

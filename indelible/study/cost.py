@@ -89,14 +89,8 @@ def token_bytes(graph: Graph, vocab_size: int) -> int:
     """Bytes of the tokens that a plan reads; the stores hold at least those."""
     read: dict[str, int] = {}
     for run in graph.runs.values():
-        spec, data = run.spec, run.spec.data
-        asked = {data.store: data.first_window + data.windows}
-        if data.exposure is not None:
-            asked[data.exposure.store] = data.exposure.unique_windows
-        if data.replay is not None:
-            asked[data.replay.store] = data.replay.first_window + data.replay.windows
-        for store, windows in asked.items():
-            read[store] = max(read.get(store, 0), windows * spec.seq_len)
+        for store, windows in run.spec.data.asked_windows.items():
+            read[store] = max(read.get(store, 0), windows * run.spec.seq_len)
     return sum(read.values()) * (2 if vocab_size <= 1 << 16 else 4)
 
 

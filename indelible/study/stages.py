@@ -42,6 +42,16 @@ class StageData(Strict):
     exposure: ExposureData | None = None  # pretrain only
     replay: ReplayData | None = None  # posttrain and finetune
 
+    @property
+    def asked_windows(self) -> dict[str, int]:
+        """Training windows that each store must hold, by store folder name."""
+        asked = {self.store: self.first_window + self.windows}
+        if self.exposure is not None:
+            asked[self.exposure.store] = self.exposure.unique_windows
+        if self.replay is not None:
+            asked[self.replay.store] = self.replay.first_window + self.replay.windows
+        return asked
+
 
 class StageTraining(Strict):
     """Optimizer, schedule and stopping of a stage, all resolved."""
