@@ -1,14 +1,13 @@
 """Low-rank adapters (paper, Table 9) through peft, on models with tied or untied heads.
 
 A tied head cannot be adapted in place: the delta would reach the embedding too, or be lost in the merge. So the head
-gets a copy of its own first, and the checkpoint that follows is untied.
+gets a copy of its own first, and the checkpoint that follows is untied. peft is imported where it is needed: most runs
+have no adapters, and every worker would pay a second for it.
 """
 
 from collections.abc import Mapping
 
 import torch
-from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -37,6 +36,8 @@ def add_adapters(model: PreTrainedModel, spec: LoraSpec) -> nn.Module:
     Raises:
         UserError: a target is no linear layer of this model.
     """
+    from peft import LoraConfig, get_peft_model
+
     linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if missing := sorted(set(spec.targets) - linear):
         known = f"; its linear layers are {', '.join(sorted(linear))}"
@@ -53,6 +54,8 @@ def add_adapters(model: PreTrainedModel, spec: LoraSpec) -> nn.Module:
 @torch.no_grad()
 def reset_adapters(model: nn.Module, seed: int) -> None:
     """Draws all adapters anew from the stream `lora`: A uniform as in peft, B zero: training starts at the base."""
+    from peft.tuners.lora import LoraLayer
+
     source = generator(seed, "lora")
     for module in model.modules():
         if isinstance(module, LoraLayer):
