@@ -1,4 +1,4 @@
-"""The commands that read a run folder: results, report, verdicts."""
+"""The commands that read a run folder: results, report, verdicts, compare."""
 
 import json
 import sys
@@ -9,7 +9,10 @@ from typing import Annotated
 
 import typer
 
+from indelible.analysis.arms import plural, value_text, word
 from indelible.analysis.claims import paper_verdicts, study_verdicts
+from indelible.analysis.compare import Comparison
+from indelible.analysis.contrasts import Contrast, contrasts
 from indelible.analysis.paper import CITATION
 from indelible.analysis.runs import read_study_run
 from indelible.analysis.summary import summary_text
@@ -32,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command("results")(results)
     app.command("report")(report)
     app.command("verdicts")(verdicts)
+    app.command("compare")(compare)
 
 
 def results(
@@ -130,3 +134,43 @@ def _footnote(*, is_paper: bool, is_family_wise: bool) -> str:
         f"A direction is named when zero is outside and the effect at least the detectable one (power 0.8); {risk}. "
         "The runs behind each: --json."
     )
+
+
+def compare(
+    folder: Annotated[Path, typer.Argument(metavar="DIR|TABLE", help=_TABLE)],
+    by: Annotated[str, typer.Option(help="The setting whose values are compared, e.g. placement; a column's name.")],
+    against: Annotated[str | None, typer.Option(help="The value to compare with; default: the first.")] = None,
+    within: Annotated[list[str] | None, typer.Option(help="Compare for each value of this setting by itself.")] = None,
+    is_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every run id.")] = False,
+) -> None:
+    """What a setting does to the losses: its values against each other at equal other settings, paired over seeds."""
+    found = contrasts(read_table(folder), by, against, within or ())
+    if is_json:
+        typer.echo(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False, allow_nan=False))
+        return
+    for one in found:
+        for line in _contrast_lines(one, by):
+            typer.echo(line)
+    typer.echo(_footnote(is_paper=False, is_family_wise=False))
+
+
+def _contrast_lines(one: Contrast, by: str) -> Iterator[str]:
+    """A heading and a line for each loss."""
+    place = "".join(f"{word(name)} {value_text(name, value)}: " for name, value in one.within.items())
+    also = f", which differ also in {', '.join(map(word, one.also))}" if one.also else ""
+    heading = f"{place}{word(by)} {value_text(by, one.value)} against {value_text(by, one.against)}"
+    yield f"{typer.style(heading, bold=True)}{also}"
+    for loss, found in one.losses.items():
+        yield f"  {loss:6}{_comparison_text(found)}"
+    yield ""
+
+
+def _comparison_text(found: Comparison) -> str:
+    result = found.result
+    if result.effect is None:
+        return "no finished pair at equal settings"
+    interval = "" if result.interval is None else f" [{result.interval[0]:+.4f}, {result.interval[1]:+.4f}]"
+    detectable = "" if result.detectable is None else f", detectable {result.detectable:.4f}"
+    signs = f"n={result.n}" + (f" ({result.num_same_sign} of one sign)" if result.n > 1 else "")
+    settings = plural(found.num_blocks, "setting")
+    return f"{result.effect:+.4f}{interval}{detectable}, {signs}, {settings}: {result.conclusion()}"

@@ -68,6 +68,18 @@ def test_verdicts_of_a_study(app, folder):
     assert set(row["run_ids"]) <= set(read_table(folder)["finetune_id"])
 
 
+def test_compare_says_what_a_setting_does(app, folder):
+    lines = call(app, "compare", folder, "--by", "exposure_fraction", "--within", "post_tokens").stdout.splitlines()
+    assert [line for line in lines if "against" in line and not line.startswith(" ")][:2] == [
+        "|D_post| 10k: λ 0.5 against 0",
+        "|D_post| 10k: λ 1 against 0",
+    ]
+    assert sum(line.startswith("  L_ret ") and "n=2" in line for line in lines) == 4
+    rows = json.loads(call(app, "compare", folder, "--by", "exposure_fraction", "--json").stdout)
+    assert [row["value"] for row in rows] == [0.5, 1.0]
+    assert set(rows[0]["losses"]["L_ret"]["finetune_ids"]) <= set(read_table(folder)["finetune_id"])
+
+
 def test_verdicts_of_the_paper(app):
     assert "face value: one seed" in " ".join(call(app, "verdicts", "--paper").stdout.split())
     rows = json.loads(call(app, "verdicts", "--paper", "--json").stdout)
