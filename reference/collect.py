@@ -1,6 +1,8 @@
-"""Writes what a reference run cost and with which versions it was made: cost.json and versions.json.
+"""Writes what reference runs cost and with which versions they were made: cost.json and versions.json.
 
-python reference/collect.py DIR
+python reference/collect.py DIR [DIR ...]
+
+Counts every finished stage run in the folders once, whichever study asked for it.
 """
 
 import json
@@ -10,28 +12,24 @@ from pathlib import Path
 from typing import Any
 
 
-def main(folder: Path) -> None:
-    """Reads the plan and the results of a study folder; writes beside this file."""
-    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    paths = [folder / "runs" / run["id"] / "result.json" for run in plan["stage_runs"]]
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+def measures(result: dict[str, Any]) -> dict[str, float]:
+    """What one stage run took."""
+    hours = result["total_seconds"] * result["environment"]["threads"] / 3600
+    return {"runs": 1, "tokens": result["train_tokens"], "flops": result["flops"], "core_hours": hours}
+
+
+def main(folders: list[Path]) -> None:
+    """Reads the results in study folders; writes beside this file."""
+    paths = {path.parent.name: path for folder in folders for path in sorted(folder.glob("runs/*/result.json"))}
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in paths.values()]
     stages: dict[str, Counter[str]] = {}
     for result in results:
         entry = stages.setdefault(result["stage"], Counter())
-        entry.update(
-            {
-                "runs": 1,
-                "tokens": result["train_tokens"],
-                "flops": result["flops"],
-                "core_hours": result["total_seconds"] * result["environment"]["threads"] / 3600,
-                f"stopped by {result['stop_reason']}": 1,
-            }
-        )
+        entry.update({**measures(result), f"stopped by {result['stop_reason']}": 1})
     cost: dict[str, Any] = {
-        "planned_stage_runs": len(plan["stage_runs"]),
-        "stages": {stage: {key: round(value, 3) for key, value in entry.items()} for stage, entry in stages.items()},
+        "stage_runs": len(results),
         "core_hours": round(sum(entry["core_hours"] for entry in stages.values()), 3),
-        "saving_by_sharing": round(plan["summary"]["saving"], 2),
+        "stages": {stage: {key: round(value, 3) for key, value in entry.items()} for stage, entry in stages.items()},
     }
     made_with = Counter(json.dumps({**r["environment"], "precision": r["precision"]}, sort_keys=True) for r in results)
     versions = [{"stage_runs": count, **json.loads(text)} for text, count in made_with.most_common()]
@@ -41,4 +39,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main([Path(name) for name in sys.argv[1:]])
