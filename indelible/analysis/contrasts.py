@@ -16,6 +16,7 @@ from indelible.analysis.compare import Comparison, compare_at_equal_settings
 from indelible.errors import UserError
 
 LOSSES = ("L_im", "L_ret", "L_ft", "L_pre")
+EXPOSURE = ("exposure_fraction", "exposure_mode", "placement")  # settings that mean nothing at lambda 0
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,14 @@ def contrasts(table: pl.DataFrame, by: str, against: str | None = None, within: 
     for name in (by, *within):
         _check_setting(table, name)
     found = []
+    chosen = None if against is None else _chosen(_values(table, by), by, against)
     ordered = table.sort(list(within), nulls_last=False, maintain_order=True) if within else table
     groups = ordered.group_by(list(within), maintain_order=True) if within else [((), table)]
     for key, rows in groups:
         values = _values(rows, by)
-        first = _chosen(values, by, against)
-        if first not in values:
-            continue
+        first = values[0] if against is None else chosen
         for value in values:
-            if value != first:
+            if first in values and value != first:
                 found.append(_contrast(rows, dict(zip(within, key, strict=True)), by, value, first))
     if not found:
         others = ", ".join(varying(table, setting_columns(table))) or "none"
@@ -61,6 +61,26 @@ def contrasts(table: pl.DataFrame, by: str, against: str | None = None, within: 
             f"and nothing to compare; settings that vary: {others}."
         )
     return found
+
+
+def gains(table: pl.DataFrame) -> pl.DataFrame:
+    """What exposure changes, as a table: each chain's losses minus those of the same seed and settings at lambda 0.
+
+    `contrasts` of it says whether a setting changes what exposure buys. Unfinished chains count for nothing, and those at
+    lambda 0 have no row.
+
+    Raises:
+        UserError: no chain has a partner at lambda 0.
+    """
+    keys = [name for name in setting_columns(table) if name not in EXPOSURE] + ["seed"]
+    done = table.filter(pl.col("status") == "done")
+    bare = done.filter(pl.col("exposure_fraction") == 0).group_by(keys).agg(pl.col(loss).mean() for loss in LOSSES)
+    exposed = done.filter(pl.col("exposure_fraction") > 0)
+    joined = exposed.join(bare, on=keys, how="inner", nulls_equal=True, suffix="_at_0", maintain_order="left")
+    if joined.height == 0:
+        raise UserError("--gain: no finished chain with exposure has a partner at lambda 0 with the same settings.")
+    changes = [(pl.col(loss) - pl.col(f"{loss}_at_0")).alias(loss) for loss in LOSSES]
+    return joined.with_columns(changes).select(table.columns)
 
 
 def _contrast(rows: pl.DataFrame, within: dict[str, Any], by: str, value: Any, against: Any) -> Contrast:
@@ -90,9 +110,7 @@ def _texts(values: Sequence[Any], by: str) -> str:
     return ", ".join(value_text(by, value) for value in values)
 
 
-def _chosen(values: list[Any], by: str, against: str | None) -> Any:
-    if against is None:
-        return values[0]
+def _chosen(values: list[Any], by: str, against: str) -> Any:
     for value in values:
         if against in (value_text(by, value), str(value)):
             return value

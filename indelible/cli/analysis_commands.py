@@ -12,7 +12,7 @@ import typer
 from indelible.analysis.arms import plural, value_text, word
 from indelible.analysis.claims import paper_verdicts, study_verdicts
 from indelible.analysis.compare import Comparison
-from indelible.analysis.contrasts import Contrast, contrasts
+from indelible.analysis.contrasts import Contrast, contrasts, gains
 from indelible.analysis.paper import CITATION
 from indelible.analysis.runs import read_study_run
 from indelible.analysis.summary import summary_text
@@ -141,27 +141,31 @@ def compare(
     by: Annotated[str, typer.Option(help="The setting whose values are compared, e.g. placement; a column's name.")],
     against: Annotated[str | None, typer.Option(help="The value to compare with; default: the first.")] = None,
     within: Annotated[list[str] | None, typer.Option(help="Compare for each value of this setting by itself.")] = None,
+    is_gain: Annotated[
+        bool, typer.Option("--gain", help="Compare what exposure changes (against lambda 0) instead of the losses.")
+    ] = False,
     is_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every run id.")] = False,
 ) -> None:
     """What a setting does to the losses: its values against each other at equal other settings, paired over seeds."""
-    found = contrasts(read_table(folder), by, against, within or ())
+    table = read_table(folder)
+    found = contrasts(gains(table) if is_gain else table, by, against, within or ())
     if is_json:
         typer.echo(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False, allow_nan=False))
         return
     for one in found:
-        for line in _contrast_lines(one, by):
+        for line in _contrast_lines(one, by, "change of " if is_gain else ""):
             typer.echo(line)
     typer.echo(_footnote(is_paper=False, is_family_wise=False))
 
 
-def _contrast_lines(one: Contrast, by: str) -> Iterator[str]:
+def _contrast_lines(one: Contrast, by: str, prefix: str) -> Iterator[str]:
     """A heading and a line for each loss."""
     place = "".join(f"{word(name)} {value_text(name, value)}: " for name, value in one.within.items())
     also = f", which differ also in {', '.join(map(word, one.also))}" if one.also else ""
     heading = f"{place}{word(by)} {value_text(by, one.value)} against {value_text(by, one.against)}"
     yield f"{typer.style(heading, bold=True)}{also}"
     for loss, found in one.losses.items():
-        yield f"  {loss:6}{_comparison_text(found)}"
+        yield f"  {prefix}{loss:6}{_comparison_text(found)}"
     yield ""
 
 

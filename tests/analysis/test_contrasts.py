@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from fake_study import FakeStudy, write_fake_study
 
-from indelible.analysis.contrasts import contrasts
+from indelible.analysis.contrasts import contrasts, gains
 from indelible.analysis.table import read_table
 from indelible.errors import UserError
 
@@ -71,3 +71,17 @@ def test_what_is_no_setting_is_refused(table):
         contrasts(table, "L_ret")
     with pytest.raises(UserError, match=r"--against 2: exposure_fraction has 0, 0\.5, 1"):
         contrasts(table, "exposure_fraction", "2")
+
+
+def test_the_gain_of_exposure_is_compared_as_a_loss_is(table):
+    changed = gains(table)
+    assert changed.height == table.filter(pl.col("exposure_fraction") > 0).height
+    (half, whole) = contrasts(changed, "finetune_lr", "0.0001", ["exposure_fraction"])[::2]
+    for one in (half, whole):
+        more = -0.4 * one.within["exposure_fraction"] * (erased([3e-4]) - erased([1e-4]))
+        assert (one.value, one.losses["L_ret"].result.effect) == (3e-4, pytest.approx(more))
+
+
+def test_without_lambda_0_there_is_no_gain(table):
+    with pytest.raises(UserError, match="no finished chain with exposure has a partner at lambda 0"):
+        gains(table.filter(pl.col("exposure_fraction") > 0))
