@@ -66,7 +66,7 @@ def contrasts(table: pl.DataFrame, by: str, against: str | None = None, within: 
 def gains(table: pl.DataFrame) -> pl.DataFrame:
     """What exposure changes, as a table: each chain's losses minus those of the same seed and settings at lambda 0.
 
-    `contrasts` of it says whether a setting changes what exposure buys. Unfinished chains count for nothing, and those at
+    `contrasts` of it says whether a setting changes what exposure buys. Unfinished chains do not count, and those at
     lambda 0 have no row.
 
     Raises:
