@@ -12,7 +12,7 @@ COMMANDS = {  # which module registers which commands: only that module is impor
     "plan_commands": ("plan", "bench"),
     "study_commands": ("ledger", "studies"),
     "run_commands": ("run", "status", "show", "diff", "gc"),
-    "analysis_commands": ("results", "report", "verdicts"),
+    "analysis_commands": ("results", "report", "verdicts", "compare"),
     "reproduce_commands": ("reproduce",),
     "corpora_commands": ("corpora",),
     "theory_commands": ("theory",),
