@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from indelible.analysis.arms import label_order, word
+from indelible.analysis.arms import label_order, with_labels, word
 from indelible.analysis.columns import setting_columns, varying
 from indelible.analysis.frontier import Points, attainment, lower_left_hull, pareto_set
 from indelible.report.figure import Chart, Figure
@@ -38,6 +38,8 @@ def tradeoff_figure(table: pl.DataFrame) -> Figure | None:
     done = table.filter(pl.col("status") == "done")
     if done.height == 0:
         return None
+    if pipeline_menu(done):  # one is shown at a time, and its name goes without saying
+        done = pl.concat(with_labels(rows) for rows in done.partition_by("pipeline", maintain_order=True))
     lines = frontier_lines(done)
     kinds = lines["kind"].unique(maintain_order=True).to_list()
     kind = alt.param(name="frontier", value=kinds[0], bind=alt.binding_select(options=[*kinds, _NONE], name="line "))

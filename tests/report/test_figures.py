@@ -143,6 +143,22 @@ def test_losses_of_two_pipelines_are_not_put_on_one_frontier(designs):
     assert {"pipeline", "frontier"} <= set(names)
 
 
+def test_the_shown_pipeline_is_in_the_menu_and_not_in_the_legend(tmp_path):
+    root = write_fake_study(tmp_path / "one")
+    other = write_fake_study(tmp_path / "two", FakeStudy(name="b", pipeline=("general", "music", "instruction")))
+    plans = [json.loads((folder / "plan.json").read_text()) for folder in (root, other)]
+    plans[0]["chains"] += plans[1]["chains"]
+    (root / "plan.json").write_text(json.dumps(plans[0]))
+    for path in (other / "runs").iterdir():
+        if not (root / "runs" / path.name).exists():
+            path.rename(root / "runs" / path.name)
+    figure = report_contents(read_study_run(root)).figures["tradeoff"]
+    assert figure.data["chains"]["pipeline"].n_unique() == 2
+    assert figure.data["chains"]["variant"].unique().to_list() == ["plain"]
+    domains = {tuple(scale["domain"]) for scale in find(figure.specification(), "scale") if "domain" in scale}
+    assert domains == {("λ 0", "λ 0.5", "λ 1")}
+
+
 def test_the_main_figure_has_a_stable_file_name(designs, tmp_path):
     names = {path.name for path in write_figures([designs.figures["retention"]], tmp_path)}
     assert names == {"retention.pdf", "retention.svg", "retention.png", "retention-retention.csv",
