@@ -51,7 +51,7 @@ def known() -> frozenset[Numbers | None]:
     return frozenset(found)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/findings.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/findings.md", "docs/unknowns.md"])
 def test_every_interval_of_a_document_follows_from_the_tables(document):
     effects = EFFECT.findall((ROOT / document).read_text(encoding="utf-8"))
     assert effects
