@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import polars as pl
 
 STAGES = ("pretrain", "posttrain", "finetune")
-LOSSES = ("L_im", "L_ret", "L_ft", "L_pre", "L_pre_post")
+MAIN_LOSSES = ("L_im", "L_ret", "L_ft", "L_pre")  # what the paper plots
+LOSSES = (*MAIN_LOSSES, "L_pre_post")
 STATUSES = ("done", "diverged", "failed", "incomplete")
 
 

@@ -11,11 +11,10 @@ from typing import Any
 import polars as pl
 
 from indelible.analysis.arms import value_text
-from indelible.analysis.columns import setting_columns, varying
+from indelible.analysis.columns import MAIN_LOSSES, setting_columns, varying
 from indelible.analysis.compare import Comparison, compare_at_equal_settings
 from indelible.errors import UserError
 
-LOSSES = ("L_im", "L_ret", "L_ft", "L_pre")
 EXPOSURE = ("exposure_fraction", "exposure_mode", "placement")  # settings that mean nothing at lambda 0
 
 
@@ -74,23 +73,25 @@ def gains(table: pl.DataFrame) -> pl.DataFrame:
     """
     keys = [name for name in setting_columns(table) if name not in EXPOSURE] + ["seed"]
     done = table.filter(pl.col("status") == "done")
-    bare = done.filter(pl.col("exposure_fraction") == 0).group_by(keys).agg(pl.col(loss).mean() for loss in LOSSES)
+    bare = done.filter(pl.col("exposure_fraction") == 0).group_by(keys).agg(pl.col(*MAIN_LOSSES).mean())
     exposed = done.filter(pl.col("exposure_fraction") > 0)
     joined = exposed.join(bare, on=keys, how="inner", nulls_equal=True, suffix="_at_0", maintain_order="left")
     if joined.height == 0:
         raise UserError("--gain: no finished chain with exposure has a partner at lambda 0 with the same settings.")
-    changes = [(pl.col(loss) - pl.col(f"{loss}_at_0")).alias(loss) for loss in LOSSES]
+    changes = [(pl.col(loss) - pl.col(f"{loss}_at_0")).alias(loss) for loss in MAIN_LOSSES]
     return joined.with_columns(changes).select(table.columns)
 
 
 def _contrast(rows: pl.DataFrame, within: dict[str, Any], by: str, value: Any, against: Any) -> Contrast:
     sides = [pl.col(by).eq_missing(pl.lit(side)) for side in (against, value)]
+    parts = [rows.filter(side) for side in sides]
     also = []
     for name in setting_columns(rows):
-        seen = [rows.filter(side)[name].unique().to_list() for side in sides]
+        seen = [part[name].unique().to_list() for part in parts]
         if name != by and all(len(one) == 1 for one in seen) and seen[0] != seen[1]:
             also.append(name)
-    losses = {loss: compare_at_equal_settings(rows, sides[0], sides[1], loss, [by, *also, *within]) for loss in LOSSES}
+    treatment = [by, *also, *within]
+    losses = {loss: compare_at_equal_settings(rows, *sides, loss, treatment) for loss in MAIN_LOSSES}
     return Contrast(within, value, against, tuple(also), losses)
 
 

@@ -2,9 +2,7 @@
 
 import polars as pl
 
-from indelible.analysis.columns import setting_columns, varying
-
-LOSSES = ("L_im", "L_ret", "L_ft", "L_pre")
+from indelible.analysis.columns import MAIN_LOSSES, setting_columns, varying
 
 
 def by_arm(table: pl.DataFrame) -> pl.DataFrame:
@@ -14,8 +12,8 @@ def by_arm(table: pl.DataFrame) -> pl.DataFrame:
     """
     settings = varying(table, setting_columns(table))
     done = table.filter(pl.col("status") == "done")
-    losses = [pl.col(loss).mean().alias(loss) for loss in LOSSES]
-    spreads = [pl.col(loss).std().alias(f"{loss}_sd") for loss in LOSSES]
+    losses = [pl.col(loss).mean().alias(loss) for loss in MAIN_LOSSES]
+    spreads = [pl.col(loss).std().alias(f"{loss}_sd") for loss in MAIN_LOSSES]
     if not settings:
         return done.select(pl.len().alias("seeds"), *losses, *spreads)
     return done.group_by(settings).agg(pl.len().alias("seeds"), *losses, *spreads).sort(settings)
@@ -24,11 +22,11 @@ def by_arm(table: pl.DataFrame) -> pl.DataFrame:
 def summary_text(table: pl.DataFrame) -> str:
     """The arms as a Markdown table: `mean ± standard deviation` over seeds, nats per token."""
     arms = by_arm(table)
-    settings = [name for name in arms.columns if name in table.columns and name not in LOSSES]
-    rows = [[*settings, "seeds", *LOSSES]]
+    settings = [name for name in arms.columns if name in table.columns and name not in MAIN_LOSSES]
+    rows = [[*settings, "seeds", *MAIN_LOSSES]]
     for row in arms.iter_rows(named=True):
         cells = [f"{row[name]:g}" if isinstance(row[name], float) else str(row[name]) for name in settings]
-        rows.append([*cells, str(row["seeds"]), *(_mean_and_spread(row[n], row[f"{n}_sd"]) for n in LOSSES)])
+        rows.append([*cells, str(row["seeds"]), *(_mean_and_spread(row[n], row[f"{n}_sd"]) for n in MAIN_LOSSES)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows

@@ -114,15 +114,22 @@ def _verdict_lines(found: list[Verdict]) -> Iterator[str]:
         for verdict in group:
             one = verdict.finding
             label = typer.style(f"{one.verdict:12}", fg=_COLORS.get(one.verdict))
-            effect = "" if one.effect is None else f"  {one.effect:+.4f}"
-            interval = "" if one.low is None or one.high is None else f" [{one.low:+.4f}, {one.high:+.4f}]"
-            detectable = "" if one.detectable is None else f", detectable {one.detectable:.4f}"
-            signs = f"n={one.num_seeds}" + (f" ({one.num_same_sign} of one sign)" if one.num_seeds > 1 else "")
-            yield f"  {label} {one.scope}{effect}{interval}{detectable}, {signs}"
+            interval = None if one.low is None or one.high is None else (one.low, one.high)
+            effect = "" if one.effect is None else f"  {_effect_text(one.effect, interval, one.detectable)}"
+            yield f"  {label} {one.scope}{effect}, {_seeds_text(one.num_seeds, one.num_same_sign)}"
         yield ""
     untested = list(dict.fromkeys(one.claim for one in found if one.finding.verdict == NOT_TESTED))
     if untested:
         yield f"not tested, for want of arms: {', '.join(untested)}"
+
+
+def _effect_text(effect: float, interval: tuple[float, float] | None, detectable: float | None) -> str:
+    between = "" if interval is None else f" [{interval[0]:+.4f}, {interval[1]:+.4f}]"
+    return f"{effect:+.4f}{between}" + ("" if detectable is None else f", detectable {detectable:.4f}")
+
+
+def _seeds_text(num_seeds: int, num_same_sign: int) -> str:
+    return f"n={num_seeds}" + (f" ({num_same_sign} of one sign)" if num_seeds > 1 else "")
 
 
 def _footnote(*, is_paper: bool, is_family_wise: bool) -> str:
@@ -173,8 +180,6 @@ def _comparison_text(found: Comparison) -> str:
     result = found.result
     if result.effect is None:
         return "no finished pair at equal settings"
-    interval = "" if result.interval is None else f" [{result.interval[0]:+.4f}, {result.interval[1]:+.4f}]"
-    detectable = "" if result.detectable is None else f", detectable {result.detectable:.4f}"
-    signs = f"n={result.n}" + (f" ({result.num_same_sign} of one sign)" if result.n > 1 else "")
-    settings = plural(found.num_blocks, "setting")
-    return f"{result.effect:+.4f}{interval}{detectable}, {signs}, {settings}: {result.conclusion()}"
+    effect = _effect_text(result.effect, result.interval, result.detectable)
+    seeds, settings = _seeds_text(result.n, result.num_same_sign), plural(found.num_blocks, "setting")
+    return f"{effect}, {seeds}, {settings}: {result.conclusion()}"

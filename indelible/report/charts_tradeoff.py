@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from indelible.analysis.arms import label_order, with_labels, word
-from indelible.analysis.columns import setting_columns, varying
+from indelible.analysis.columns import MAIN_LOSSES, setting_columns, varying
 from indelible.analysis.frontier import Points, attainment, lower_left_hull, pareto_set
 from indelible.report.figure import Chart, Figure
 
@@ -38,16 +38,17 @@ def tradeoff_figure(table: pl.DataFrame) -> Figure | None:
     done = table.filter(pl.col("status") == "done")
     if done.height == 0:
         return None
-    if pipeline_menu(done):  # one is shown at a time, and its name goes without saying
+    menu = pipeline_menu(done)
+    if menu:  # one is shown at a time, and its name goes without saying
         done = pl.concat(with_labels(rows) for rows in done.partition_by("pipeline", maintain_order=True))
     lines = frontier_lines(done)
     kinds = lines["kind"].unique(maintain_order=True).to_list()
     kind = alt.param(name="frontier", value=kinds[0], bind=alt.binding_select(options=[*kinds, _NONE], name="line "))
     tooltip = _tooltip(done)
     is_dense = done.height > MAX_SVG_CHAINS
-    keep = "datum.pipeline == pipeline" if pipeline_menu(done) else "true"
+    keep = "datum.pipeline == pipeline" if menu else "true"
     views = [_view(plane, _channels(done), tooltip, keep, is_dense=is_dense) for plane in PLANES]
-    params = [kind, *pipeline_menu(done)]
+    params = [kind, *menu]
     with warnings.catch_warnings():
         # Both views carry the three selections on purpose: that is what links them.
         warnings.filterwarnings("ignore", message="Automatically deduplicated selection parameter")
@@ -77,7 +78,7 @@ def pipeline_menu(done: pl.DataFrame) -> list[alt.Parameter]:
 
 def chain_columns(table: pl.DataFrame) -> list[str]:
     """What the views and their tooltips need of a chain."""
-    losses = ["L_im", "L_ret", "L_ft", "L_pre"]
+    losses = list(MAIN_LOSSES)
     ids = ["pretrain_id", "posttrain_id", "finetune_id"]
     labels = ["series", "exposure", "variant", "pipeline"]
     return list(dict.fromkeys(["chain", *labels, "seed", *_tooltip_fields(table), *losses, *ids]))
@@ -133,7 +134,7 @@ def _tooltip_fields(done: pl.DataFrame) -> list[str]:
 def _tooltip(done: pl.DataFrame) -> list[alt.Tooltip]:
     fields = [alt.Tooltip("series:N", title="arm"), alt.Tooltip("seed:Q", title="seed")]
     fields += [alt.Tooltip(f"{name}:{_kind(done, name)}", title=word(name)) for name in _tooltip_fields(done)]
-    fields += [alt.Tooltip(f"{loss}:Q", format=".4f") for loss in ("L_im", "L_ret", "L_ft", "L_pre")]
+    fields += [alt.Tooltip(f"{loss}:Q", format=".4f") for loss in MAIN_LOSSES]
     return fields + [alt.Tooltip(f"{stage}_id:N", title=stage) for stage in ("pretrain", "posttrain", "finetune")]
 
 

@@ -90,6 +90,18 @@ def test_the_papers_differences_stand_beside_ours(contents):
     assert last == pytest.approx(1.6824 - 1.8071, abs=1e-4)
 
 
+def report_of_all(roots):
+    """The report of several studies as if one plan had them all."""
+    plans = [json.loads((root / "plan.json").read_text()) for root in roots]
+    for path in [path for root in roots[1:] for path in (root / "runs").iterdir()]:
+        target = roots[0] / "runs" / path.name
+        if not target.exists():
+            path.rename(target)
+    plans[0]["chains"] = [chain for plan in plans for chain in plan["chains"]]
+    (roots[0] / "plan.json").write_text(json.dumps(plans[0]))
+    return report_contents(read_study_run(roots[0]))
+
+
 def two_designs(folder):
     """A plan with the arms fig3a (full) and fig3b (matched, another answer), and one of another pipeline."""
     roots = [write_fake_study(folder / name, FakeStudy(**settings)) for name, settings in {
@@ -99,17 +111,12 @@ def two_designs(folder):
                   "post_tokens": (30_000,)},
         "sweep": {"name": "d", "finetune_lrs": (1e-4, 3e-4, 1e-3), "post_tokens": (20_000,)},
     }.items()]  # fmt: skip
-    plans = [json.loads((root / "plan.json").read_text()) for root in roots]
-    for root, plan in zip(roots, plans, strict=True):
+    for root in roots:
+        plan = json.loads((root / "plan.json").read_text())
         for chain in plan["chains"]:
             chain["columns"]["arm"] = root.name
-        for path in (root / "runs").iterdir():
-            target = roots[0] / "runs" / path.name
-            if not target.exists():
-                path.rename(target)
-    plans[0]["chains"] = [chain for plan in plans for chain in plan["chains"]]
-    (roots[0] / "plan.json").write_text(json.dumps(plans[0]))
-    return report_contents(read_study_run(roots[0]))
+        (root / "plan.json").write_text(json.dumps(plan))
+    return report_of_all(roots)
 
 
 @pytest.fixture(scope="module")
@@ -146,13 +153,7 @@ def test_losses_of_two_pipelines_are_not_put_on_one_frontier(designs):
 def test_the_shown_pipeline_is_in_the_menu_and_not_in_the_legend(tmp_path):
     root = write_fake_study(tmp_path / "one")
     other = write_fake_study(tmp_path / "two", FakeStudy(name="b", pipeline=("general", "music", "instruction")))
-    plans = [json.loads((folder / "plan.json").read_text()) for folder in (root, other)]
-    plans[0]["chains"] += plans[1]["chains"]
-    (root / "plan.json").write_text(json.dumps(plans[0]))
-    for path in (other / "runs").iterdir():
-        if not (root / "runs" / path.name).exists():
-            path.rename(root / "runs" / path.name)
-    figure = report_contents(read_study_run(root)).figures["tradeoff"]
+    figure = report_of_all([root, other]).figures["tradeoff"]
     assert figure.data["chains"]["pipeline"].n_unique() == 2
     assert figure.data["chains"]["variant"].unique().to_list() == ["plain"]
     domains = {tuple(scale["domain"]) for scale in find(figure.specification(), "scale") if "domain" in scale}
