@@ -67,7 +67,8 @@ def read_study_file(reference: str) -> dict[str, Any]:
     """
     path = Path(reference)
     shipped = shipped_studies()
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    # A folder of a shipped study's name, such as what `--out paper` made, does not hide the study.
+    if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
             raise UserError(f"{reference}: no such study file; the shipped studies are {', '.join(shipped)}.")
         text, where = path.read_text(encoding="utf-8"), str(path)

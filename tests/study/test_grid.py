@@ -121,6 +121,12 @@ def test_an_unknown_study_is_refused_with_the_names_of_the_shipped_ones():
         load_study("nowhere.yaml")
 
 
+def test_a_folder_of_a_shipped_studys_name_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "paper").mkdir()  # as `--out paper` makes it
+    assert load_study("paper").name == "paper"
+
+
 def test_a_study_that_is_no_mapping_is_refused(tmp_path):
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
     with pytest.raises(UserError, match="expected a mapping of settings at the top, found list"):
