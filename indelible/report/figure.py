@@ -59,7 +59,7 @@ def theme(mode: str) -> dict[str, Any]:
             "labelColor": muted, "titleColor": ink, "gridColor": grid, "domainColor": muted, "tickColor": muted,
             "labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": 500, "gridWidth": 1,
         },
-        "axisY": {"minExtent": 34, "domain": False, "ticks": False},
+        "axisY": {"minExtent": 34, "domain": False, "ticks": False, "labelLimit": 440},
         "legend": {
             "orient": "top", "labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12,
             "symbolBaseFillColor": ink, "symbolBaseStrokeColor": ink, "symbolOpacity": 1,

@@ -56,3 +56,11 @@ def test_labels_say_what_varies():
     assert label_order(table, "exposure") == ["λ 0", "λ 1"]
     assert label_order(table, "variant") == ["plain", "replay 0.01"]
     assert label_order(table, "series")[0] == "λ 0 · replay 0"
+
+
+def test_lambda_is_in_its_own_order_whatever_the_arms_are():
+    arms = pl.DataFrame({"arm": ["a", "a", "b", "b"], "exposure_fraction": [0.0, 1.0, 0.0, 0.5]})
+    table = with_labels(
+        labelled().drop("arm", "exposure_fraction", "series", "exposure", "variant", "settings").hstack(arms)
+    )
+    assert label_order(table, "exposure") == ["λ 0", "λ 0.5", "λ 1"]

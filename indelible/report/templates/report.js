@@ -65,7 +65,7 @@
     for (const name of figure.datasets) spec.datasets[name] = rows[name];
     for (const name of figure.shared) spec.datasets[name] = rows.chains;
     const config = structuredClone(payload.themes[mode()]);
-    config.axisY.labelLimit = Math.max(90, Math.min(340, 0.4 * element.clientWidth));
+    config.axisY.labelLimit = Math.max(90, Math.min(config.axisY.labelLimit, 0.4 * element.clientWidth));
     if (element.clientWidth < 640) config.legend.columns = 2;
     if (views[figure.name]) views[figure.name].finalize();
     const result = await vegaEmbed(element, spec, {
