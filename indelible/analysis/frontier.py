@@ -128,17 +128,21 @@ def gap(first: ArrayLike, second: ArrayLike, start: float = -np.inf, end: float 
         end: compare up to this x, at the latest.
 
     Returns:
-        None when the frontiers have no x range in common; nothing is extrapolated.
+        None when the frontiers have no x in common; nothing is extrapolated. Where they have but one (one of them is a
+        single point), the distance there.
     """
     one, two = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if len(one) == 0 or len(two) == 0:
         return None
     start, end = max(start, one[0, 0], two[0, 0]), min(end, one[-1, 0], two[-1, 0])
-    if not start < end:
+    if start > end:
         return None
     inner = np.concatenate([one[:, 0], two[:, 0]])
     x = np.unique(np.concatenate([[start, end], inner[(inner > start) & (inner < end)]]))
     distance = np.interp(x, two[:, 0], two[:, 1]) - np.interp(x, one[:, 0], one[:, 1])
+    if start == end:  # one place alone
+        value = float(distance[0])
+        return Gap(value, value, value, float(start), float(end), float(value < 0))
     return Gap(
         mean=float(np.trapezoid(distance, x) / (end - start)),
         low=float(distance.min()),
@@ -147,6 +151,19 @@ def gap(first: ArrayLike, second: ArrayLike, start: float = -np.inf, end: float 
         end=float(end),
         second_lower_share=_share_below_zero(x, distance),
     )
+
+
+def continued_level(first: Points, second: Points) -> tuple[Points, Points]:
+    """Both frontiers up to the larger of their last x: the one that ends first goes on level.
+
+    What an arm reaches at one x it reaches where x may be larger, too. So a single point that beats the whole of the
+    other frontier can be compared with it.
+    """
+    if len(first) == 0 or len(second) == 0:
+        return first, second
+    end = max(first[-1, 0], second[-1, 0])
+    one, two = (line if line[-1, 0] == end else np.vstack([line, [end, line[-1, 1]]]) for line in (first, second))
+    return one, two
 
 
 def edge_flags(table: pl.DataFrame, x: str, y: str, swept: list[str]) -> list[EdgeFlag]:

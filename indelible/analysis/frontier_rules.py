@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from indelible.analysis.arms import plural
 from indelible.analysis.columns import setting_columns
-from indelible.analysis.frontier import Gap, Points, gap, lower_left_hull
+from indelible.analysis.frontier import Gap, Points, continued_level, gap, lower_left_hull
 from indelible.analysis.inference import paired
 from indelible.analysis.scopes import EXPOSURE, scopes
 from indelible.analysis.verdicts import CONTRADICTED, INCONCLUSIVE, SUPPORTED, Finding, Rule, finding, not_tested
@@ -46,6 +47,9 @@ LORA_UNMIXED, LORA_MIXED = Arm("LoRA unmixed", False, method="lora"), Arm("LoRA 
 
 def frontier_below(x: str, y: str, arm: Arm, baseline: Arm) -> Rule:
     """The hull of ``arm`` in (x, y) lies below that of ``baseline`` over the x range that both cover, at one |D_post|.
+
+    A hull of one point is compared at its place. Where two have no x in common, the one that ends first goes on level:
+    to leave such a seed out would leave out the clearest case, a point that beats the whole of the other hull.
 
     At face value: contradicted when it lies more than 0.005 nats above on more than 5 % of the range, or on the whole;
     supported otherwise. Over seeds, paired: supported when the mean distance is found to be negative and at none of 33
@@ -91,7 +95,9 @@ def _judge_scope(
     x, y = plane
     hulls = {seed: (_hull(first, seed, plane), _hull(second, seed, plane))
              for seed in sorted(set(first["seed"]) & set(second["seed"]))}  # fmt: skip
-    gaps = {seed: one for seed, (low, high) in hulls.items() if (one := gap(low, high)) is not None}
+    apart = [seed for seed, pair in hulls.items() if gap(*pair) is None]
+    hulls |= {seed: continued_level(*hulls[seed]) for seed in apart}
+    gaps = {seed: one for seed, pair in hulls.items() if (one := gap(*pair)) is not None}
     result = paired({seed: one.mean for seed, one in gaps.items()})
     ids = [*first["finetune_id"], *second["finetune_id"]]
     if not gaps:
@@ -115,6 +121,8 @@ def _judge_scope(
         f"({min(one.start for one in gaps.values()):.2f} to {max(one.end for one in gaps.values()):.2f}); lower on "
         f"{lower_share:.0%} of it, distances from {min(one.low for one in gaps.values()):+.3f} to {highest:+.3f}."
     )
+    if level := len(gaps.keys() & set(apart)):
+        detail += f" At {plural(level, 'seed')} they share no range, and the hull that ends first goes on level."
     return finding(scope, result, verdict=verdict, reading=reading, detail=detail, run_ids=ids, p=p)
 
 

@@ -213,6 +213,18 @@ def test_a_frontier_gains_nothing_from_chains_that_the_other_arm_still_lacks(tmp
     assert judged("diverged").effect < judged("done").effect - 0.05  # that an arm diverges is a result
 
 
+def test_a_single_point_that_beats_a_whole_frontier_is_no_empty_comparison(tmp_path):
+    table = table_of(tmp_path, fractions=(0.0, 1.0), post_tokens=(10_000,))
+    is_mixed = pl.col("exposure_fraction") == 1
+    table = table.with_columns(
+        L_pre=pl.when(is_mixed).then(pl.col("L_ret")).otherwise(pl.lit(20.0) - pl.col("L_ret")),
+        L_ret=pl.when(is_mixed).then(pl.col("L_ret")).otherwise(pl.col("L_ret") + 50),
+    )
+    (found,) = by_claim(study_verdicts(table))["frontier-general"]
+    assert (found.verdict, found.num_seeds) == ("supported", 5)
+    assert found.detail.endswith("At 5 seeds they share no range, and the hull that ends first goes on level.")
+
+
 def test_no_claim_is_judged_twice_or_named_twice():
     names = [claim.name for claim in CLAIMS]
     assert len(set(names)) == len(names)

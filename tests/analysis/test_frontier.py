@@ -12,6 +12,7 @@ from indelible.analysis import paper
 from indelible.analysis.frontier import (
     additive_epsilon,
     attainment,
+    continued_level,
     edge_flags,
     gap,
     hypervolume,
@@ -93,6 +94,21 @@ def test_gap_by_hand():
     assert gap([(0, 1), (1, 0)], [(2, 1), (3, 0)]) is None
     assert gap([], [(0, 0)]) is None
     assert gap([(0, 2), (2, 0)], [(0, 1), (2, 0)], start=1).mean == pytest.approx(-0.25)
+
+
+def test_a_frontier_goes_on_level_to_the_end_of_the_other():
+    line, point = np.array([[1.0, 5.0], [3.0, 4.0]]), np.array([[0.5, 2.0]])
+    assert gap(line, point) is None
+    one, two = continued_level(line, point)
+    assert (one.tolist(), two.tolist()) == (line.tolist(), [[0.5, 2.0], [3.0, 2.0]])
+    found = gap(one, two)
+    assert (found.start, found.end, found.mean) == (1, 3, pytest.approx(-2.5))
+    assert gap(*continued_level(point, line)).mean == pytest.approx(2.5)
+    later = np.array([[4.0, 1.0], [5.0, 0.0]])  # begins where the line ends, and lower
+    assert gap(*continued_level(line, later)).mean == pytest.approx(-3.5)
+    assert gap(*continued_level(line, np.empty((0, 2)))) is None
+    alone = gap(*continued_level(np.array([[1.0, 5.0]]), np.array([[2.0, 4.5]])))  # compared where both have arrived
+    assert (alone.start, alone.end, alone.mean, alone.second_lower_share) == (2, 2, -0.5, 1)
 
 
 def test_edge_flags_name_the_end_and_the_side():

@@ -16,14 +16,15 @@ from indelible.cli.analysis_commands import register
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "reference"
 EFFECT = re.compile(r"([+-]\d+\.\d{3}) \[([+-]\d+\.\d{3}), ([+-]\d+\.\d{3})\]")
-COMMAND = re.compile(r"^indelible (verdicts|compare) reference/(\S+)\.csv(.*)$", re.M)
+COMMAND = re.compile(r"^indelible (verdicts|compare) reference/(\S+)(\.csv|\.parquet)(.*)$", re.M)
 Numbers = tuple[str, str, str]
 
 
-def commands() -> list[tuple[str, str, list[str]]]:
+def commands() -> list[tuple[str, Path, list[str]]]:
     """What reference/README.md lists: (command, table, options)."""
     text = (REFERENCE / "README.md").read_text(encoding="utf-8")
-    return [(name, table, rest.partition(">")[0].split()) for name, table, rest in COMMAND.findall(text)]
+    found = COMMAND.findall(text)
+    return [(name, REFERENCE / (table + suffix), rest.partition(">")[0].split()) for name, table, suffix, rest in found]
 
 
 def shown(effect: float | None, low: float | None, high: float | None) -> Numbers | None:
@@ -36,8 +37,8 @@ def shown(effect: float | None, low: float | None, high: float | None) -> Number
 def known() -> frozenset[Numbers | None]:
     """Every effect with its interval that the listed commands print, in three decimals."""
     found: set[Numbers | None] = set()
-    for command, name, options in commands():
-        table = read_table(REFERENCE / f"{name}.csv")
+    for command, path, options in commands():
+        table = read_table(path)
         if command == "verdicts":
             found |= {shown(v.finding.effect, v.finding.low, v.finding.high) for v in study_verdicts(table)}
             continue
@@ -61,8 +62,8 @@ def test_every_interval_of_a_document_follows_from_the_tables(document):
 def test_the_committed_verdicts_are_those_of_the_tables():
     application = typer.Typer()
     register(application)
-    written = [(name, options) for command, name, options in commands() if command == "verdicts"]
-    assert len(written) >= 2
-    for name, options in written:
-        told = CliRunner().invoke(application, ["verdicts", str(REFERENCE / f"{name}.csv"), *options])
-        assert told.stdout == (REFERENCE / f"{name}-verdicts.txt").read_text(encoding="utf-8")
+    written = [(path, options) for command, path, options in commands() if command == "verdicts"]
+    assert len(written) >= 3
+    for path, options in written:
+        told = CliRunner().invoke(application, ["verdicts", str(path), *options])
+        assert told.stdout == path.with_name(f"{path.stem}-verdicts.txt").read_text(encoding="utf-8")
