@@ -116,6 +116,6 @@ def treatment_columns(table: pl.DataFrame) -> list[str]:
 
 def label_order(labelled: pl.DataFrame, label: str) -> list[str]:
     """The values of a label column in the order of their settings (lambda last, so that like stands by like)."""
-    others = [name for name in TREATMENT if name != "exposure_fraction" and label != "exposure"]
+    others = [] if label == "exposure" else [name for name in TREATMENT if name != "exposure_fraction"]
     names = [*others, "exposure_fraction"]
     return labelled.select(label, *names).sort(names, nulls_last=False)[label].unique(maintain_order=True).to_list()

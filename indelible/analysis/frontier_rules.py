@@ -102,8 +102,8 @@ def _judge_scope(
     ids = [*first["finetune_id"], *second["finetune_id"]]
     if not gaps:
         return finding(scope, result, verdict=INCONCLUSIVE, reading=INCONCLUSIVE, run_ids=ids,
-                       detail=f"The hulls of {names[1]} and {names[0]} share no range of {x} at any seed.")  # fmt: skip
-    higher = _levels_found_higher({seed: hulls[seed] for seed in gaps}, gaps)
+                       detail=f"No seed has finished chains of both {names[1]} and {names[0]}.")  # fmt: skip
+    higher = _levels_found_higher(hulls, gaps)
     conclusion = result.conclusion()
     verdict, p = INCONCLUSIVE, result.p
     if conclusion == "higher":
@@ -121,8 +121,8 @@ def _judge_scope(
         f"({min(one.start for one in gaps.values()):.2f} to {max(one.end for one in gaps.values()):.2f}); lower on "
         f"{lower_share:.0%} of it, distances from {min(one.low for one in gaps.values()):+.3f} to {highest:+.3f}."
     )
-    if level := len(gaps.keys() & set(apart)):
-        detail += f" At {plural(level, 'seed')} they share no range, and the hull that ends first goes on level."
+    if apart:
+        detail += f" At {plural(len(apart), 'seed')} they share no range, and the hull that ends first goes on level."
     return finding(scope, result, verdict=verdict, reading=reading, detail=detail, run_ids=ids, p=p)
 
 

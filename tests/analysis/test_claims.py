@@ -225,6 +225,14 @@ def test_a_single_point_that_beats_a_whole_frontier_is_no_empty_comparison(tmp_p
     assert found.detail.endswith("At 5 seeds they share no range, and the hull that ends first goes on level.")
 
 
+def test_frontiers_of_different_seeds_are_not_compared(tmp_path):
+    table = table_of(tmp_path, fractions=(0.0, 1.0), post_tokens=(10_000,))
+    table = table.filter((pl.col("exposure_fraction") == 1) == (pl.col("seed") >= 2))
+    (found,) = by_claim(study_verdicts(table))["frontier-general"]
+    assert (found.verdict, found.num_seeds) == ("inconclusive", 0)
+    assert found.detail == "No seed has finished chains of both mixed and unmixed."
+
+
 def test_no_claim_is_judged_twice_or_named_twice():
     names = [claim.name for claim in CLAIMS]
     assert len(set(names)) == len(names)
