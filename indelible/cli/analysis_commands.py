@@ -13,10 +13,11 @@ from indelible.analysis.arms import plural, value_text, word
 from indelible.analysis.claims import paper_verdicts, study_verdicts
 from indelible.analysis.compare import Comparison
 from indelible.analysis.contrasts import Contrast, contrasts, gains
+from indelible.analysis.join import read_tables
 from indelible.analysis.paper import CITATION
 from indelible.analysis.runs import read_study_run
 from indelible.analysis.summary import summary_text
-from indelible.analysis.table import read_table, table_bytes, write_table
+from indelible.analysis.table import table_bytes, write_table
 from indelible.analysis.verdicts import CONTRADICTED, NOT_TESTED, SUPPORTED, Verdict
 from indelible.errors import UserError
 from indelible.files import write_text
@@ -25,7 +26,11 @@ from indelible.report.export import write_figures
 from indelible.report.page import report_html
 
 _Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `indelible run --out` wrote.")]
-_TABLE = "The folder that `indelible run --out` wrote, or a results table as `indelible results` writes it."
+_TABLE = (
+    "The folder that `indelible run --out` wrote, or a results table as `indelible results` writes it. "
+    "Several are joined: parts of one study, wherever they were run."
+)
+_Tables = Annotated[list[Path], typer.Argument(metavar="DIR|TABLE...", help=_TABLE)]
 
 _COLORS = {SUPPORTED: typer.colors.GREEN, CONTRADICTED: typer.colors.RED}
 
@@ -39,21 +44,23 @@ def register(app: typer.Typer) -> None:
 
 
 def results(
-    folder: _Folder,
+    places: _Tables,
     format_name: Annotated[str, typer.Option("--format", help="csv, json or parquet.")] = "csv",
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File; parquet goes to DIR/results.parquet."),
+        typer.Option("-o", "--output", help="File; parquet of one folder goes to DIR/results.parquet."),
     ] = None,
     is_summary: Annotated[bool, typer.Option("--summary", help="Print mean and spread over seeds by arm.")] = False,
 ) -> None:
     """Prints or writes the results table: one row a chain, losses in nats per token."""
-    table = read_table(folder)
+    table = read_tables(places)
     if is_summary:
         typer.echo(summary_text(table))
         return
     if output is None and format_name == "parquet":
-        output = folder / "results.parquet"
+        if len(places) > 1 or places[0].is_file():
+            raise UserError("results --format parquet: of tables or several folders it needs a file to write, -o FILE.")
+        output = places[0] / "results.parquet"
     if output is None:
         sys.stdout.write(table_bytes(table, format_name).decode())
         return
@@ -79,7 +86,7 @@ def report(
 
 
 def verdicts(
-    folder: Annotated[Path | None, typer.Argument(metavar="[DIR|TABLE]", help=_TABLE)] = None,
+    places: Annotated[list[Path] | None, typer.Argument(metavar="[DIR|TABLE]...", help=_TABLE)] = None,
     is_paper: Annotated[bool, typer.Option("--paper", help="Judge the paper's own values instead.")] = False,
     is_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every run id.")] = False,
     is_family_wise: Annotated[
@@ -87,11 +94,11 @@ def verdicts(
     ] = False,
 ) -> None:
     """Says of each claim of the paper: supported, contradicted, inconclusive or not tested."""
-    if (folder is None) != is_paper:
+    if (not places) != is_paper:
         raise UserError("verdicts: give either the folder of a study run or --paper, and not both.")
     if is_paper and is_family_wise:
         raise UserError("verdicts --paper --family-wise: the paper has one seed, so there is no p value to adjust.")
-    found = paper_verdicts() if folder is None else study_verdicts(read_table(folder), is_family_wise=is_family_wise)
+    found = study_verdicts(read_tables(places), is_family_wise=is_family_wise) if places else paper_verdicts()
     if is_json:
         typer.echo(json.dumps([_flat(one) for one in found], indent=1, ensure_ascii=False, allow_nan=False))
         return
@@ -144,7 +151,7 @@ def _footnote(*, is_paper: bool, is_family_wise: bool) -> str:
 
 
 def compare(
-    folder: Annotated[Path, typer.Argument(metavar="DIR|TABLE", help=_TABLE)],
+    places: _Tables,
     by: Annotated[str, typer.Option(help="The setting whose values are compared, e.g. placement; a column's name.")],
     against: Annotated[str | None, typer.Option(help="The value to compare with; default: the first.")] = None,
     within: Annotated[list[str] | None, typer.Option(help="Compare for each value of this setting by itself.")] = None,
@@ -154,7 +161,7 @@ def compare(
     is_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every run id.")] = False,
 ) -> None:
     """What a setting does to the losses: its values against each other at equal other settings, paired over seeds."""
-    table = read_table(folder)
+    table = read_tables(places)
     found = contrasts(gains(table) if is_gain else table, by, against, within or ())
     if is_json:
         typer.echo(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False, allow_nan=False))

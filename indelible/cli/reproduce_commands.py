@@ -32,7 +32,7 @@ def reproduce(
     except typer.Exit as done:
         code = done.exit_code
     analysis_commands.report(folder)
-    analysis_commands.verdicts(folder)
+    analysis_commands.verdicts([folder])
     raise typer.Exit(code)
 
 
