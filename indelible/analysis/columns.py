@@ -89,6 +89,12 @@ def setting_columns(table: pl.DataFrame) -> list[str]:
     return [name for name in names if name in SETTINGS or name in extras]
 
 
+def token_columns(table: pl.DataFrame) -> list[str]:
+    """The columns of ``table`` with realised token counts: `results_table` puts them last, after the schema's."""
+    last = max(position for position, name in enumerate(table.columns) if name in SCHEMA)
+    return table.columns[last + 1 :]
+
+
 def varying(table: pl.DataFrame, names: Iterable[str]) -> list[str]:
     """Those of ``names`` that take more than one value in ``table`` (null counts as a value)."""
     return [name for name in names if table[name].n_unique() > 1]

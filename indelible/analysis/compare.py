@@ -1,5 +1,6 @@
 """Compares two arms in a results table: at equal settings, at equal L_ft, and at equal L_im."""
 
+import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -49,12 +50,12 @@ def compare_at_equal_settings(
     blocks_by_seed = {key[0]: set(part["block"]) for key, part in joined.group_by("seed")}
     seeds, blocks = complete_part(blocks_by_seed)
     kept = joined.filter(pl.col("seed").is_in(seeds), pl.col("block").is_in(list(blocks)))
-    differences = kept.with_columns(difference=pl.col("second") - pl.col("first"))
-    by_seed = differences.group_by("seed").agg(pl.col("difference").mean()).sort("seed")
+    pairs = kept.with_columns(difference=pl.col("second") - pl.col("first"))
+    differences = {seed: pairs.filter(pl.col("seed") == seed)["difference"].to_list() for seed in seeds}
     ids = [run_id for side in ("first", "second") for ids in kept[f"{side}_ids"] for run_id in ids]
     all_blocks = pl.concat([side.select(block) for side in sides]).unique().height if block else len(blocks)
     return Comparison(
-        result=paired(dict(by_seed.iter_rows())),
+        result=paired({seed: _mean(values) for seed, values in differences.items()}),
         num_blocks=len(blocks),
         num_left_out=all_blocks - len(blocks),
         num_seeds_left_out=len(blocks_by_seed) - len(seeds),
@@ -80,11 +81,11 @@ def compare_at_equal_loss(
     done = table.filter(pl.col("status") == "done").drop_nulls([equal, loss])
     curves: list[dict[tuple[object, ...], pl.DataFrame]] = []
     for rows in (done.filter(first), done.filter(second)):
-        groups = rows.sort(axis).group_by([*block, "seed"], maintain_order=True)
+        groups = rows.sort(axis, maintain_order=True).group_by([*block, "seed"], maintain_order=True)
         curves.append({key: group for key, group in groups if group[axis].n_unique() >= 2})
     differences: dict[tuple[object, ...], dict[int, float]] = {}
     ids: dict[tuple[tuple[object, ...], int], list[str]] = {}
-    for key in curves[0].keys() & curves[1].keys():
+    for key in (key for key in curves[0] if key in curves[1]):
         one, two = curves[0][key], curves[1][key]
         difference = curve_gap(one.select(equal, loss).to_numpy(), two.select(equal, loss).to_numpy())
         if difference is not None:
@@ -98,7 +99,7 @@ def compare_at_equal_loss(
             curves_by_seed.setdefault(seed, set()).add(key)
     seeds, found = complete_part(curves_by_seed)
     whole = [key for key in differences if key in found]
-    by_seed = {seed: float(np.mean([differences[key][seed] for key in whole])) for seed in seeds}
+    by_seed = {seed: _mean([differences[key][seed] for key in whole]) for seed in seeds}
     used = sorted({run_id for key in whole for seed in seeds for run_id in ids[key, seed]})
     return Comparison(
         paired(by_seed), len(whole), len(asked) - len(whole), len(curves_by_seed) - len(seeds), tuple(used)
@@ -123,6 +124,11 @@ def complete_part(blocks_by_seed: Mapping[int, AbstractSet[Any]]) -> tuple[list[
         if shared and 2 * len(blocks) >= len(blocks_by_seed[order[0]]):
             seeds, common = [*seeds, seed], shared
     return sorted(seeds), common
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The same bits in whatever order the values, hence the table's rows, come."""
+    return math.fsum(values) / len(values)
 
 
 def curve_gap(first: ArrayLike, second: ArrayLike, num_levels: int = NUM_LEVELS) -> float | None:

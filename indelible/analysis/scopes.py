@@ -30,8 +30,9 @@ def scopes(
     names = list(columns)
     for arm, part in _by_arm(done, num_fractions) if is_split else [("", done)]:
         said = [name for name in names if not arm or part[name].n_unique() > 1 or name.endswith("_tokens")]
-        said = [name for name in names if not arm or part[name].n_unique() > 1 or name.endswith("_tokens")]
-        for key, rows in part.sort(names).group_by(names, maintain_order=True) if names else [((), part)]:
+        for key, rows in (
+            part.sort(names, maintain_order=True).group_by(names, maintain_order=True) if names else [((), part)]
+        ):
             for how, chosen in _by_way(rows) if is_split else [("", rows)]:
                 fractions = sorted(chosen["exposure_fraction"].unique().to_list())
                 if len(fractions) >= num_fractions and fractions[0] == 0:

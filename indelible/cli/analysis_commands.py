@@ -21,11 +21,10 @@ from indelible.analysis.table import table_bytes, write_table
 from indelible.analysis.verdicts import CONTRADICTED, NOT_TESTED, SUPPORTED, Verdict
 from indelible.errors import UserError
 from indelible.files import write_text
-from indelible.report.contents import report_contents
+from indelible.report.contents import report_contents, table_contents
 from indelible.report.export import write_figures
 from indelible.report.page import report_html
 
-_Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `indelible run --out` wrote.")]
 _TABLE = (
     "The folder that `indelible run --out` wrote, or a results table as `indelible results` writes it. "
     "Several are joined: parts of one study, wherever they were run."
@@ -69,20 +68,32 @@ def results(
 
 
 def report(
-    folder: _Folder,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: DIR/report.html.")] = None,
+    places: _Tables,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Default: DIR/report.html; of a table: beside it.")
+    ] = None,
     figures: Annotated[
         Path | None, typer.Option(help="Folder for each chart as PDF, SVG, PNG and its data as CSV.")
     ] = None,
 ) -> None:
-    """Writes the report: one HTML file with verdicts, linked charts, cost and methods."""
-    contents = report_contents(read_study_run(folder))
-    path = output or folder / "report.html"
+    """Writes the report: one HTML file with verdicts, linked charts, cost and methods.
+
+    Of a run folder it has everything; tables, and several places joined, have no curves, ledgers and specifications.
+    """
+    is_folder = len(places) == 1 and not places[0].is_file()
+    contents = report_contents(read_study_run(places[0])) if is_folder else table_contents(read_tables(places))
+    path = output or _report_path(places)
     write_text(path, report_html(contents))
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     if figures is not None:
         written = write_figures(list(contents.figures.values()), figures)
         typer.echo(f"{figures}: {len(written)} files, {len(contents.figures)} charts")
+
+
+def _report_path(places: list[Path]) -> Path:
+    if len(places) > 1:
+        raise UserError("report: of several places it needs a file to write, -o FILE.")
+    return places[0].with_suffix(".html") if places[0].is_file() else places[0] / "report.html"
 
 
 def verdicts(

@@ -31,7 +31,7 @@ def reproduce(
         run_commands.run(figure, folder, workers=workers, executor=executor, overrides=settings)
     except typer.Exit as done:
         code = done.exit_code
-    analysis_commands.report(folder)
+    analysis_commands.report([folder])
     analysis_commands.verdicts([folder])
     raise typer.Exit(code)
 

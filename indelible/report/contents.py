@@ -17,10 +17,10 @@ from indelible.report.charts_retention import retention_figure
 from indelible.report.charts_runs import curves_figure, ledger_figure
 from indelible.report.charts_settings import settings_figure
 from indelible.report.charts_tradeoff import tradeoff_figure
-from indelible.report.cost import Cost, study_cost
+from indelible.report.cost import Cost, study_cost, table_cost
 from indelible.report.figure import Figure
 from indelible.report.headline import Headline, headlines
-from indelible.report.methods import methods_facts
+from indelible.report.methods import run_facts, settings_facts
 from indelible.report.summaries import ClaimRow, claim_rows, frontier_rows, noise_rows, verdict_counts
 
 
@@ -46,27 +46,58 @@ class Contents:
 
 def report_contents(run: StudyRun) -> Contents:
     """Builds the table, the verdicts and every figure that the study's chains allow."""
-    table = with_labels(results_table(run))
-    is_done = pl.col("status") == "done"
-    table = table.with_columns(pl.when(is_done).then(is_done.cum_sum().cast(pl.Int64) - 1).alias("chain"))
-    plain = table.drop("series", "exposure", "variant", "settings", "chain")
-    verdicts = study_verdicts(plain)
-    cost = study_cost(run)
-    counts = Counter(table["status"].to_list())
-    made = [
-        retention_figure(plain),
-        effects_figure(verdicts, str(run.plan.get("scale") or "")),
-        lambda_figure(table),
-        tradeoff_figure(table),
-        settings_figure(table),
-        curves_figure(table, run),
-        ledger_figure(table, run),
-        cost_figure(cost),
-    ]
-    return Contents(
+    table = _with_labels(results_table(run))
+    return _contents(
+        table,
         name=str(run.plan.get("name") or run.root.name),
         scale=str(run.plan.get("scale") or ""),
         description=str(run.plan.get("description") or ""),
+        cost=study_cost(run),
+        methods=settings_facts(table) | run_facts(run),
+        traces=[curves_figure(table, run), ledger_figure(table, run)],
+    )
+
+
+def table_contents(results: pl.DataFrame) -> Contents:
+    """The same of a results table alone: without curves, ledgers, specifications and the environment."""
+    table = _with_labels(results)
+    return _contents(
+        table,
+        name=_joined(table["study"]),
+        scale=_joined(table["scale"]),
+        description="From a results table: losses, verdicts and frontiers; curves and ledgers are in the run folders.",
+        cost=table_cost(table),
+        methods=settings_facts(table),
+        traces=[],
+    )
+
+
+def _contents(
+    table: pl.DataFrame,
+    *,
+    name: str,
+    scale: str,
+    description: str,
+    cost: Cost,
+    methods: dict[str, list[tuple[str, str]]],
+    traces: list[Figure | None],
+) -> Contents:
+    plain = table.drop("series", "exposure", "variant", "settings", "chain")
+    verdicts = study_verdicts(plain)
+    counts = Counter(table["status"].to_list())
+    made = [
+        retention_figure(plain),
+        effects_figure(verdicts, scale),
+        lambda_figure(table),
+        tradeoff_figure(table),
+        settings_figure(table),
+        *traces,
+        cost_figure(cost),
+    ]
+    return Contents(
+        name=name,
+        scale=scale,
+        description=description,
         statuses={status: counts[status] for status in STATUSES if counts[status]},
         num_seeds=table.filter(pl.col("status") == "done")["seed"].n_unique(),
         headlines=headlines(verdicts),
@@ -75,7 +106,17 @@ def report_contents(run: StudyRun) -> Contents:
         noise=noise_rows(table),
         frontiers=frontier_rows(table),
         cost=cost,
-        methods=methods_facts(table, run),
+        methods=methods,
         figures={figure.name: figure for figure in made if figure is not None},
         table=table,
     )
+
+
+def _with_labels(results: pl.DataFrame) -> pl.DataFrame:
+    """With labels, and the finished chains numbered."""
+    is_done = pl.col("status") == "done"
+    return with_labels(results).with_columns(pl.when(is_done).then(is_done.cum_sum().cast(pl.Int64) - 1).alias("chain"))
+
+
+def _joined(values: pl.Series) -> str:
+    return ", ".join(values.drop_nulls().unique(maintain_order=True))

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from indelible.analysis.columns import STAGES
+import polars as pl
+
+from indelible.analysis.columns import STAGES, token_columns
 from indelible.analysis.runs import StudyRun
 
 
@@ -15,7 +17,7 @@ class StageCost:
     num_runs: int  # with a result
     tokens: int  # trained
     unshared_tokens: int  # if every chain had trained the stage itself
-    hours: float  # machine hours, evaluation included
+    hours: float  # of machines, evaluation included as far as `Cost.hours_of` says so
     flops: float
 
 
@@ -25,9 +27,8 @@ class Cost:
 
     num_runs: int  # stage runs of the plan
     num_done: int
-    planned_tokens: int
-    planned_flops: float
     stages: tuple[StageCost, ...]
+    hours_of: str = "machine"  # "training" where only the training loops' hours are known
 
     @property
     def trained_tokens(self) -> int:
@@ -57,13 +58,43 @@ class Cost:
 
 def study_cost(run: StudyRun) -> Cost:
     """Adds up plan and results."""
-    planned = [stage_run.get("cost") or {} for stage_run in run.plan.get("stage_runs", [])]
     return Cost(
-        num_runs=len(planned),
+        num_runs=len(run.plan.get("stage_runs", [])),
         num_done=len(run.results),
-        planned_tokens=sum(_number(cost, "tokens") for cost in planned),
-        planned_flops=sum(_number(cost, "flops") for cost in planned),
         stages=tuple(_stage_cost(run, stage) for stage in STAGES),
+    )
+
+
+def table_cost(table: pl.DataFrame) -> Cost:
+    """Adds up what a results table says of its chains' stage runs; its hours are those of the training loops."""
+    runs = pl.concat([table[f"{stage}_id"] for stage in STAGES]).drop_nulls()
+    done = [_known(table, stage) for stage in STAGES]
+    return Cost(
+        num_runs=runs.n_unique(),
+        num_done=sum(chains.n_unique("run") for chains in done),
+        stages=tuple(_table_stage_cost(stage, chains) for stage, chains in zip(STAGES, done, strict=True)),
+        hours_of="training",
+    )
+
+
+def _known(table: pl.DataFrame, stage: str) -> pl.DataFrame:
+    """The stage's finished runs, one row a chain: run, tokens, seconds, flops."""
+    counts = [name for name in table.columns if name.startswith(f"{stage}_") and name in token_columns(table)]
+    tokens = pl.sum_horizontal(pl.lit(0, pl.Int64), *counts)
+    columns = (pl.col(f"{stage}_id").alias("run"), tokens.alias("tokens"),
+               pl.col(f"{stage}_seconds").alias("seconds"), pl.col(f"{stage}_flops").alias("flops"))  # fmt: skip
+    return table.select(*columns).filter(pl.col("run").is_not_null() & pl.col("flops").is_not_null())
+
+
+def _table_stage_cost(stage: str, chains: pl.DataFrame) -> StageCost:
+    runs = chains.unique("run", keep="first")
+    return StageCost(
+        stage=stage,
+        num_runs=runs.height,
+        tokens=int(runs["tokens"].sum()),
+        unshared_tokens=int(chains["tokens"].sum()),
+        hours=float(runs["seconds"].sum()) / 3600,
+        flops=float(runs["flops"].sum()),
     )
 
 

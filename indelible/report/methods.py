@@ -38,9 +38,13 @@ STATISTICS = (
 )
 
 
-def methods_facts(table: pl.DataFrame, run: StudyRun) -> dict[str, list[tuple[str, str]]]:
-    """Switches by heading: what was held fixed, what was swept, what the specs say of each stage, and the "
-    "environment."""
+def run_facts(run: StudyRun) -> dict[str, list[tuple[str, str]]]:
+    """What the plan's specs say of each stage, and the environment, by heading."""
+    return {"every stage's specification": _specification(run), "environment": _environment(run)}
+
+
+def settings_facts(table: pl.DataFrame) -> dict[str, list[tuple[str, str]]]:
+    """Switches by heading: what was held fixed and what was swept."""
     settings = setting_columns(table)
     swept = varying(table, [*settings, "seed"]) if table.height else []
     fixed = (
@@ -51,8 +55,6 @@ def methods_facts(table: pl.DataFrame, run: StudyRun) -> dict[str, list[tuple[st
     return {
         "held fixed": [(name, value) for name, value in fixed if value not in ("", "-")],
         "swept": [(word(name), _values(table, name)) for name in swept],
-        "every stage's specification": _specification(run),
-        "environment": _environment(run),
     }
 
 

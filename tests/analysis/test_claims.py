@@ -240,6 +240,18 @@ def test_no_claim_is_judged_twice_or_named_twice():
     assert all(claim.text.endswith(".") and claim.source for claim in CLAIMS)
 
 
+def test_verdicts_have_the_same_bits_in_whatever_order_the_rows_come(tmp_path):
+    table = table_of(tmp_path, posttrain_lrs=(5e-4, 1e-3, 2e-3), methods=("full", "lora"), dropouts=(0.0, 0.05))
+    numbers = [numbers_of(table.sample(fraction=1, shuffle=True, seed=seed)) for seed in range(3)]
+    assert sum(one[3] is not None for one in numbers[0]) > 10  # findings with an effect
+    assert numbers[0] == numbers[1] == numbers[2] == numbers_of(table)
+
+
+def numbers_of(table):
+    found = [(one.claim, one.finding) for one in study_verdicts(table)]
+    return [(claim, f.scope, f.verdict, f.effect, f.low, f.high, f.detectable, sorted(f.run_ids)) for claim, f in found]
+
+
 def test_an_empty_table_tests_nothing(tmp_path):
     table = table_of(tmp_path, seeds=(0,)).clear()
     assert {one.finding.verdict for one in study_verdicts(table)} == {"not tested"}

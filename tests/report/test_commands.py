@@ -49,6 +49,21 @@ def test_report_writes_one_file(app, folder, tmp_path):
     assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
 
 
+def test_report_of_a_table_lies_beside_it(app, folder, tmp_path):
+    assert call(app, "results", folder, "-o", tmp_path / "all.csv").exit_code == 0
+    assert call(app, "report", tmp_path / "all.csv").exit_code == 0
+    assert (tmp_path / "all.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_report_of_several_places_needs_a_file(app, folder, tmp_path):
+    call(app, "results", folder, "-o", tmp_path / "all.csv")
+    error = call(app, "report", folder, tmp_path / "all.csv").exception
+    assert isinstance(error, UserError)
+    assert "-o FILE" in str(error)
+    assert call(app, "report", folder, tmp_path / "all.csv", "-o", tmp_path / "both.html").exit_code == 0
+    assert (tmp_path / "both.html").stat().st_size > 100_000
+
+
 def test_a_folder_without_a_plan_is_refused(app, tmp_path):
     for command in ("results", "report"):
         error = call(app, command, tmp_path).exception

@@ -9,8 +9,9 @@ from fake_study import FakeStudy, write_fake_study
 from markupsafe import escape
 
 from indelible.analysis.runs import read_study_run
-from indelible.report.contents import report_contents
-from indelible.report.cost import study_cost
+from indelible.analysis.table import results_table
+from indelible.report.contents import report_contents, table_contents
+from indelible.report.cost import study_cost, table_cost
 from indelible.report.page import packed, report_html
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
@@ -75,3 +76,23 @@ def test_a_study_without_a_finished_chain_still_has_a_page(tmp_path):
     run = read_study_run(folder)
     assert report_contents(run).statuses == {"incomplete": len(run.plan["chains"])}
     assert "incomplete" in report_html(report_contents(run))
+
+
+def test_a_table_alone_has_the_same_page_but_for_what_only_the_folders_know(run, page):
+    table = results_table(run)
+    whole, part = report_contents(run), table_contents(table)
+    assert set(whole.figures) - set(part.figures) == {"curves", "ledger"}
+    for name in set(part.figures) - {"cost"}:
+        assert whole.figures[name].specification() == part.figures[name].specification()
+        assert all(frame.equals(part.figures[name].data[key]) for key, frame in whole.figures[name].data.items())
+    assert (part.name, part.scale, part.claims, part.noise) == (whole.name, whole.scale, whole.claims, whole.noise)
+    assert payload(report_html(part))["datasets"]["table"] == payload(page)["datasets"]["table"]
+
+
+def test_a_table_tells_the_cost_of_its_runs_with_the_hours_of_training(run):
+    whole, part = study_cost(run), table_cost(results_table(run))
+    assert (part.num_runs, part.num_done) == (whole.num_runs, whole.num_done)
+    assert (part.trained_tokens, part.unshared_tokens) == (whole.trained_tokens, whole.unshared_tokens)
+    assert part.trained_flops == pytest.approx(whole.trained_flops, rel=1e-12)
+    assert part.hours == pytest.approx(sum(result["trained_seconds"] for result in run.results.values()) / 3600)
+    assert part.hours_of != whole.hours_of
