@@ -80,9 +80,9 @@ def report(
 
     Of a run folder it has everything; tables, and several places joined, have no curves, ledgers and specifications.
     """
+    path = output or _report_path(places)
     is_folder = len(places) == 1 and not places[0].is_file()
     contents = report_contents(read_study_run(places[0])) if is_folder else table_contents(read_tables(places))
-    path = output or _report_path(places)
     write_text(path, report_html(contents))
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     if figures is not None:
