@@ -73,11 +73,7 @@ def gains(table: pl.DataFrame) -> pl.DataFrame:
     """
     keys = [name for name in setting_columns(table) if name not in EXPOSURE] + ["seed"]
     done = table.filter(pl.col("status") == "done")
-    bare = (
-        done.filter(pl.col("exposure_fraction") == 0)
-        .group_by(keys, maintain_order=True)
-        .agg(pl.col(*MAIN_LOSSES).mean())
-    )
+    bare = done.filter(pl.col("exposure_fraction") == 0).group_by(keys).agg(pl.col(*MAIN_LOSSES).mean())
     exposed = done.filter(pl.col("exposure_fraction") > 0)
     joined = exposed.join(bare, on=keys, how="inner", nulls_equal=True, suffix="_at_0", maintain_order="left")
     if joined.height == 0:

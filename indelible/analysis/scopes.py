@@ -30,9 +30,8 @@ def scopes(
     names = list(columns)
     for arm, part in _by_arm(done, num_fractions) if is_split else [("", done)]:
         said = [name for name in names if not arm or part[name].n_unique() > 1 or name.endswith("_tokens")]
-        for key, rows in (
-            part.sort(names, maintain_order=True).group_by(names, maintain_order=True) if names else [((), part)]
-        ):
+        ordered = part.sort(names, maintain_order=True) if names else part
+        for key, rows in ordered.group_by(names, maintain_order=True) if names else [((), part)]:
             for how, chosen in _by_way(rows) if is_split else [("", rows)]:
                 fractions = sorted(chosen["exposure_fraction"].unique().to_list())
                 if len(fractions) >= num_fractions and fractions[0] == 0:

@@ -68,18 +68,18 @@ def study_cost(run: StudyRun) -> Cost:
 def table_cost(table: pl.DataFrame) -> Cost:
     """Adds up what a results table says of its chains' stage runs; its hours are those of the training loops."""
     runs = pl.concat([table[f"{stage}_id"] for stage in STAGES]).drop_nulls()
-    done = [_known(table, stage) for stage in STAGES]
+    stages = tuple(_table_stage_cost(stage, _known(table, stage)) for stage in STAGES)
     return Cost(
         num_runs=runs.n_unique(),
-        num_done=sum(chains.n_unique("run") for chains in done),
-        stages=tuple(_table_stage_cost(stage, chains) for stage, chains in zip(STAGES, done, strict=True)),
+        num_done=sum(stage.num_runs for stage in stages),
+        stages=stages,
         hours_of="training",
     )
 
 
 def _known(table: pl.DataFrame, stage: str) -> pl.DataFrame:
     """The stage's finished runs, one row a chain: run, tokens, seconds, flops."""
-    counts = [name for name in table.columns if name.startswith(f"{stage}_") and name in token_columns(table)]
+    counts = [name for name in token_columns(table) if name.startswith(f"{stage}_")]
     tokens = pl.sum_horizontal(pl.lit(0, pl.Int64), *counts)
     columns = (pl.col(f"{stage}_id").alias("run"), tokens.alias("tokens"),
                pl.col(f"{stage}_seconds").alias("seconds"), pl.col(f"{stage}_flops").alias("flops"))  # fmt: skip
@@ -87,7 +87,7 @@ def _known(table: pl.DataFrame, stage: str) -> pl.DataFrame:
 
 
 def _table_stage_cost(stage: str, chains: pl.DataFrame) -> StageCost:
-    runs = chains.unique("run", keep="first")
+    runs = chains.unique("run", keep="first", maintain_order=True)
     return StageCost(
         stage=stage,
         num_runs=runs.height,
