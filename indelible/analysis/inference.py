@@ -5,6 +5,7 @@ arms cancels. The unit of all inference is the seed: values of several settings 
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +23,7 @@ POWER = 0.8
 NUM_RESAMPLES = 9_999
 MIN_SEEDS_FOR_BARS = 3  # with two, t(0.975; 1) = 12.7: an interval wider than any picture
 MIN_SEEDS_FOR_BCA = 10  # below, the acceleration of BCa rests on too few values: percentile
+MAX_SEEDS_PLANNED = 999  # an effect that takes more is one to live with not knowing
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,21 @@ class Paired:
     n: int  # seeds
     p: float | None  # paired t test, two-sided
     differences: dict[int, float]  # by seed
+
+    def seeds_to_tell(self, distance: float | None = None) -> int | None:
+        """About how many seeds would settle what these leave open, if their mean and their spread are the true ones.
+
+        Args:
+            distance: from what is to be excluded, nats per token; default: the effect's own, from zero.
+
+        Returns:
+            the fewest seeds whose detectable effect is no larger than ``distance``; None with less than two seeds, when
+            as many as there are would do (then it is not the number that is missing), or beyond 999.
+        """
+        if self.effect is None or self.sd is None:
+            return None
+        needed = seeds_needed(abs(self.effect) if distance is None else distance, self.sd)
+        return needed if needed is not None and needed > self.n else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -152,6 +169,19 @@ def detectable_effect(sd: float, n: int, confidence: float = CONFIDENCE, power: 
         n: number of seeds, 2 or more.
     """
     return sd / math.sqrt(n) * _detectable_shift(n - 1, confidence, power)
+
+
+def seeds_needed(effect: float, sd: float, confidence: float = CONFIDENCE, power: float = POWER) -> int | None:
+    """The fewest seeds (2 or more) whose detectable effect is ``effect`` or smaller; None beyond 999.
+
+    Args:
+        effect: size of the true mean difference, 0 or more, in the unit of ``sd``.
+        sd: standard deviation of the differences between seeds.
+    """
+    counts = range(2, MAX_SEEDS_PLANNED + 1)
+    # What can be detected shrinks with every seed, so that the place can be found by halving.
+    place = bisect_left(counts, True, key=lambda n: detectable_effect(sd, n, confidence, power) <= effect)
+    return counts[place] if place < len(counts) else None
 
 
 def detectable_unpaired(sd: float, n: int, confidence: float = CONFIDENCE, power: float = POWER) -> float:

@@ -71,7 +71,8 @@ def flat(loss: str, allocation: str, margin: float = FLAT_MARGIN) -> Rule:
             f"±{margin:g} nats{_blocks(known[widest])}."
         )
         ids = [run_id for one in known.values() for run_id in one.finetune_ids]
-        return finding(scope, result, verdict=verdict, reading=reading, detail=detail, run_ids=ids, p=p)
+        return finding(scope, result, verdict=verdict, reading=reading, detail=detail, run_ids=ids, p=p,
+                       distance=abs(margin - abs(result.effect or 0.0)))  # fmt: skip
 
     return _by_lambda(loss, allocation, 2, judge_scope)
 

@@ -24,6 +24,7 @@ class Finding:
     num_seeds: int
     num_same_sign: int  # seeds whose own difference has the sign of the effect
     detectable: float | None  # smallest effect that this design shows with power 0.8
+    seeds_to_tell: int | None  # that would settle an inconclusive finding, at the mean and spread found
     p: float | None  # of what the verdict rests on
     p_adjusted: float | None  # Holm, over all findings; None unless asked for
     detail: str  # one sentence: what was compared, and where it holds or fails
@@ -63,20 +64,25 @@ def finding(
     detail: str,
     run_ids: Iterable[str],
     p: float | None = None,
+    distance: float | None = None,
 ) -> Finding:
-    """A finding whose effect, interval and detectable effect are those of ``result``."""
+    """A finding whose effect, interval and detectable effect are those of ``result``.
+
+    ``distance`` is how far the effect lies from what would decide the claim (nats per token), if that is not zero.
+    """
     low, high = result.interval or (None, None)
+    seeds_to_tell = result.seeds_to_tell(distance) if verdict == INCONCLUSIVE else None
     return Finding(
         scope=scope, verdict=verdict, reading=reading, effect=result.effect, low=low, high=high, num_seeds=result.n,
-        num_same_sign=result.num_same_sign,
-        detectable=result.detectable, p=result.p if p is None else p, p_adjusted=None, detail=detail,
+        num_same_sign=result.num_same_sign, detectable=result.detectable, seeds_to_tell=seeds_to_tell,
+        p=result.p if p is None else p, p_adjusted=None, detail=detail,
         run_ids=tuple(dict.fromkeys(run_ids)),
     )  # fmt: skip
 
 
 def not_tested(reason: str) -> Finding:
     """The finding of a rule whose arms are not in the table."""
-    return Finding("", NOT_TESTED, NOT_TESTED, None, None, None, 0, 0, None, None, None, reason, ())
+    return Finding("", NOT_TESTED, NOT_TESTED, None, None, None, 0, 0, None, None, None, None, reason, ())
 
 
 def judge(claims: Iterable[Claim], table: pl.DataFrame, *, is_family_wise: bool = False) -> list[Verdict]:

@@ -134,7 +134,7 @@ def _verdict_lines(found: list[Verdict]) -> Iterator[str]:
             label = typer.style(f"{one.verdict:12}", fg=_COLORS.get(one.verdict))
             interval = None if one.low is None or one.high is None else (one.low, one.high)
             effect = "" if one.effect is None else f"  {_effect_text(one.effect, interval, one.detectable)}"
-            yield f"  {label} {one.scope}{effect}, {_seeds_text(one.num_seeds, one.num_same_sign)}"
+            yield f"  {label} {one.scope}{effect}, {_seeds_text(one.num_seeds, one.num_same_sign, one.seeds_to_tell)}"
         yield ""
     untested = list(dict.fromkeys(one.claim for one in found if one.finding.verdict == NOT_TESTED))
     if untested:
@@ -146,8 +146,9 @@ def _effect_text(effect: float, interval: tuple[float, float] | None, detectable
     return f"{effect:+.4f}{between}" + ("" if detectable is None else f", detectable {detectable:.4f}")
 
 
-def _seeds_text(num_seeds: int, num_same_sign: int) -> str:
-    return f"n={num_seeds}" + (f" ({num_same_sign} of one sign)" if num_seeds > 1 else "")
+def _seeds_text(num_seeds: int, num_same_sign: int, to_tell: int | None) -> str:
+    same_sign = f" ({num_same_sign} of one sign)" if num_seeds > 1 else ""
+    return f"n={num_seeds}{same_sign}" + ("" if to_tell is None else f", about {to_tell} would tell")
 
 
 def _footnote(*, is_paper: bool, is_family_wise: bool) -> str:
@@ -157,6 +158,7 @@ def _footnote(*, is_paper: bool, is_family_wise: bool) -> str:
     return (
         "Effects in nats per token, paired over seeds (n), with 95 % intervals: the wider of bootstrap and t interval. "
         f"A direction is named when zero is outside and the effect at least the detectable one (power 0.8); {risk}. "
+        '"About N would tell": the seeds that it takes if effect and spread are as found, themselves uncertain. '
         "The runs behind each: --json."
     )
 
@@ -199,5 +201,7 @@ def _comparison_text(found: Comparison) -> str:
     if result.effect is None:
         return "no finished pair at equal settings"
     effect = _effect_text(result.effect, result.interval, result.detectable)
-    seeds, settings = _seeds_text(result.n, result.num_same_sign), plural(found.num_blocks, "setting")
-    return f"{effect}, {seeds}, {settings}: {result.conclusion()}"
+    conclusion = result.conclusion()
+    to_tell = result.seeds_to_tell() if conclusion == "inconclusive" else None
+    seeds, settings = _seeds_text(result.n, result.num_same_sign, to_tell), plural(found.num_blocks, "setting")
+    return f"{effect}, {seeds}, {settings}: {conclusion}"

@@ -7,6 +7,7 @@ import pytest
 from fake_study import FakeStudy, write_fake_study
 
 from indelible.analysis.claims import CLAIMS, paper_verdicts, study_verdicts
+from indelible.analysis.inference import detectable_effect, paired
 from indelible.analysis.rules import ends, flat, interior, monotone
 from indelible.analysis.table import read_table
 from indelible.analysis.verdicts import VERDICTS, judge
@@ -56,6 +57,23 @@ def test_noise_above_the_effect_is_inconclusive(tmp_path):
     found = by_claim(study_verdicts(table_of(tmp_path, benefit=0.01, noise=0.05, seeds=range(3))))
     for claim in ("retained-lower", "retained-falls-steadily", "frontier-retained"):
         assert {one.verdict for one in found[claim]} == {"inconclusive"}
+
+
+def test_what_is_left_open_says_how_many_seeds_would_tell(tmp_path):
+    verdicts = study_verdicts(table_of(tmp_path, benefit=0.03, noise=0.05, seeds=range(3)))
+    found = by_claim(verdicts)
+    assert all(one.finding.seeds_to_tell is None for one in verdicts if one.finding.verdict != "inconclusive")
+    one = found["retained-lower"][0]
+    assert one.seeds_to_tell == paired(dict(enumerate(differences_with(one)))).seeds_to_tell() > 3
+    for one in found["hand-over-flat"]:  # its distance is that from the margin
+        room = abs(0.03 - abs(one.effect))
+        assert one.seeds_to_tell == paired(dict(enumerate(differences_with(one)))).seeds_to_tell(room)
+
+
+def differences_with(one):
+    """Three seeds with the mean and the detectable effect of a finding."""
+    sd = one.detectable / detectable_effect(1.0, 3)
+    return one.effect - sd, one.effect, one.effect + sd
 
 
 def test_one_seed_is_inconclusive_whatever_it_shows(tmp_path):

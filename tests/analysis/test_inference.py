@@ -14,6 +14,7 @@ from indelible.analysis.inference import (
     mean_interval,
     noise_floor,
     paired,
+    seeds_needed,
 )
 from indelible.analysis.table import read_table
 
@@ -78,6 +79,23 @@ def test_detectable_effect_has_the_stated_power():
     found = (stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05).mean()
     assert found == pytest.approx(0.8, abs=0.01)
     assert detectable_effect(sd, 20) < effect < detectable_effect(sd, 3)
+
+
+def test_the_seeds_needed_are_the_fewest_that_detect_the_effect():
+    for effect in (0.05, 0.1, 0.4):
+        needed = seeds_needed(effect, 0.2)
+        assert detectable_effect(0.2, needed) <= effect < detectable_effect(0.2, needed - 1)
+    assert seeds_needed(1.0, 0.0) == 2
+    assert seeds_needed(0.0, 0.2) is None
+    assert seeds_needed(0.01, 0.2) is None  # over 999
+
+
+def test_seeds_that_would_tell_are_more_than_there_are_or_unsaid():
+    result = paired({0: -0.3, 1: -0.2, 2: -0.4})
+    assert result.seeds_to_tell() == seeds_needed(0.3, 0.1) == 4
+    assert result.seeds_to_tell(0.05) == seeds_needed(0.05, 0.1)
+    assert paired({0: -0.3, 1: -0.31, 2: -0.3}).seeds_to_tell() is None
+    assert paired({0: -0.3}).seeds_to_tell() is None
 
 
 def test_detectable_without_pairing_has_the_stated_power():

@@ -1,6 +1,7 @@
 """The committed reference tables: the tool says of them what the documents say."""
 
 import re
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "reference"
 EFFECT = re.compile(r"([+-]\d+\.\d{3}) \[([+-]\d+\.\d{3}), ([+-]\d+\.\d{3})\]")
 COMMAND = re.compile(r"^indelible (verdicts|compare) reference/(\S+)(\.csv|\.parquet)(.*)$", re.M)
+SEEDS = re.compile(r"\((?:about )?((?:over 999|\d+)(?:(?:, | and )(?:over 999|\d+))*) seeds\)")
 Numbers = tuple[str, str, str]
 
 
@@ -34,22 +36,24 @@ def shown(effect: float | None, low: float | None, high: float | None) -> Number
 
 
 @cache
-def known() -> frozenset[Numbers | None]:
-    """Every effect with its interval that the listed commands print, in three decimals."""
-    found: set[Numbers | None] = set()
+def known() -> dict[Numbers | None, set[int | None]]:
+    """Every effect with its interval that the listed commands print, in three decimals: the seeds that would tell."""
+    found: dict[Numbers | None, set[int | None]] = defaultdict(set)
     for command, path, options in commands():
         table = read_table(path)
         if command == "verdicts":
-            found |= {shown(v.finding.effect, v.finding.low, v.finding.high) for v in study_verdicts(table)}
+            for one in (verdict.finding for verdict in study_verdicts(table)):
+                found[shown(one.effect, one.low, one.high)].add(one.seeds_to_tell)
             continue
         values = [options[at + 1] for at, option in enumerate(options) if option == "--within"]
         by = options[options.index("--by") + 1]
         against = options[options.index("--against") + 1] if "--against" in options else None
         for one in contrasts(gains(table) if "--gain" in options else table, by, against, values):
             for comparison in one.losses.values():
-                low, high = comparison.result.interval or (None, None)
-                found.add(shown(comparison.result.effect, low, high))
-    return frozenset(found)
+                result = comparison.result
+                to_tell = result.seeds_to_tell() if result.conclusion() == "inconclusive" else None
+                found[shown(result.effect, *(result.interval or (None, None)))].add(to_tell)
+    return dict(found)
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/findings.md", "docs/unknowns.md"])
@@ -57,6 +61,16 @@ def test_every_interval_of_a_document_follows_from_the_tables(document):
     effects = EFFECT.findall((ROOT / document).read_text(encoding="utf-8"))
     assert effects
     assert [effect for effect in effects if effect not in known()] == []
+
+
+def test_the_seeds_that_would_tell_follow_from_the_tables():
+    rows = [row for row in (ROOT / "docs/findings.md").read_text(encoding="utf-8").splitlines() if SEEDS.search(row)]
+    assert rows
+    for row in rows:
+        told = [number for text in SEEDS.findall(row) for number in re.findall(r"over 999|\d+", text)]
+        effects = EFFECT.findall(row)[-len(told) :]  # where several losses stand in a row, the verdict is on the last
+        for number, effect in zip(told, effects, strict=True):
+            assert (None if number == "over 999" else int(number)) in known()[effect], row
 
 
 def test_the_committed_verdicts_are_those_of_the_tables():

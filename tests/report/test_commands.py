@@ -78,7 +78,7 @@ def test_verdicts_of_a_study(app, folder):
     assert "together (Holm)" in call(app, "verdicts", folder, "--family-wise").stdout
     rows = json.loads(call(app, "verdicts", folder, "--json").stdout)
     row = next(row for row in rows if row["claim"] == "retained-lower")
-    assert {"verdict", "effect", "low", "high", "num_seeds", "run_ids", "detectable", "p"} <= set(row)
+    assert {"verdict", "effect", "low", "high", "num_seeds", "run_ids", "detectable", "seeds_to_tell", "p"} <= set(row)
     assert row["num_seeds"] == 2
     assert set(row["run_ids"]) <= set(read_table(folder)["finetune_id"])
 
