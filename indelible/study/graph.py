@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from indelible.study.arm_columns import arm_columns
 from indelible.study.identity import CODE_VERSION, canonical, run_id
 from indelible.study.load import Study
 from indelible.study.spec import ArmSpec, PosttrainSpec, TrainingSpec
@@ -116,7 +117,7 @@ class _Builder:
             parent: str | None = None
             for spec, number, label in templates:
                 ids[spec.stage] = parent = self._add(spec, number, seed, parent, label)
-            self.chains.append(Chain(_columns(self.study, arm, seed), arm.pipeline.model_dump(), ids))
+            self.chains.append(Chain(arm_columns(self.study.name, arm, seed), arm.pipeline.model_dump(), ids))
 
     def _add(self, template: StageSpec, number: int, seed: int, parent: str | None, label: str) -> str:
         key = number, seed, parent
@@ -233,42 +234,6 @@ def _pretrain_label(arm: ArmSpec) -> str:
 def _label(stage: StageName, arm: ArmSpec) -> str:
     corpus = arm.pipeline.post if stage == "posttrain" else arm.pipeline.ft
     return f"{corpus}-lr{getattr(arm, stage).lr:g}"
-
-
-def _placement_name(placement: str | tuple[float, float]) -> str:
-    return placement if isinstance(placement, str) else f"{placement[0]:g}-{placement[1]:g}"
-
-
-def _columns(study: Study, arm: ArmSpec, seed: int) -> dict[str, Any]:
-    """The arm's settings under the names of the results table (docs/run-folder.md)."""
-    pipeline = arm.pipeline
-    return {
-        "study": study.name,
-        "scale": arm.scale,
-        "pipeline": f"{pipeline.pre}>{pipeline.post}>{pipeline.ft}",
-        "arm": arm.arm,
-        "seed": seed,
-        "exposure_fraction": arm.exposure.fraction,
-        "exposure_mode": arm.exposure.mode,
-        "placement": _placement_name(arm.exposure.placement),
-        "pretrain_tokens": arm.pretrain.tokens,
-        "post_tokens": arm.posttrain.tokens,
-        "finetune_tokens": arm.finetune.tokens,
-        "allocation": arm.posttrain.allocation,
-        "method": arm.posttrain.method,
-        "replay_fraction": arm.posttrain.replay_fraction,
-        "dropout": arm.posttrain.dropout,
-        "pretrain_lr": arm.pretrain.lr,
-        "posttrain_lr": arm.posttrain.lr,
-        "posttrain_global_batch_size": arm.posttrain.global_batch_size,
-        "posttrain_max_tokens": arm.posttrain.max_tokens,
-        "finetune_lr": arm.finetune.lr,
-        "finetune_method": arm.finetune.method,
-        "finetune_replay_fraction": arm.finetune.replay_fraction,
-        "finetune_dropout": arm.finetune.dropout,
-        "tie_embeddings": arm.model.tie_embeddings,
-        "init": arm.init.checkpoint if arm.init else arm.model.init,
-    }
 
 
 def plan_runs(graph: Graph, costs: Mapping[str, dict[str, float]]) -> list[dict[str, Any]]:
