@@ -44,7 +44,7 @@ def contrasts(table: pl.DataFrame, by: str, against: str | None = None, within: 
     for name in (by, *within):
         _check_setting(table, name)
     found = []
-    chosen = None if against is None else _chosen(_values(table, by), by, against)
+    chosen = None if against is None else _chosen(_values(table, by), by, against, "--against")
     ordered = table.sort(list(within), nulls_last=False, maintain_order=True) if within else table
     groups = ordered.group_by(list(within), maintain_order=True) if within else [((), table)]
     for key, rows in groups:
@@ -60,6 +60,28 @@ def contrasts(table: pl.DataFrame, by: str, against: str | None = None, within: 
             f"and nothing to compare; settings that vary: {others}."
         )
     return found
+
+
+def where(table: pl.DataFrame, conditions: Sequence[str]) -> pl.DataFrame:
+    """The rows with the chosen values of settings.
+
+    Args:
+        table: results table.
+        conditions: ``SETTING=VALUE``; several of one setting are alternatives.
+
+    Raises:
+        UserError: a condition is no ``SETTING=VALUE``, or the table has no such setting or value.
+    """
+    chosen: dict[str, list[Any]] = {}
+    for condition in conditions:
+        name, equals, text = condition.partition("=")
+        if not equals:
+            raise UserError(f"--where {condition}: expected SETTING=VALUE, e.g. arm=fig2.")
+        _check_setting(table, name)
+        chosen.setdefault(name, []).append(_chosen(_values(table, name), name, text, "--where"))
+    for name, values in chosen.items():
+        table = table.filter(pl.any_horizontal(pl.col(name).eq_missing(pl.lit(value)) for value in values))
+    return table
 
 
 def gains(table: pl.DataFrame) -> pl.DataFrame:
@@ -111,8 +133,8 @@ def _texts(values: Sequence[Any], by: str) -> str:
     return ", ".join(value_text(by, value) for value in values)
 
 
-def _chosen(values: list[Any], by: str, against: str) -> Any:
+def _chosen(values: list[Any], by: str, text: str, option: str) -> Any:
     for value in values:
-        if against in (value_text(by, value), str(value)):
+        if text in (value_text(by, value), str(value)):
             return value
-    raise UserError(f"--against {against}: {by} has {_texts(values, by)}.")
+    raise UserError(f"{option} {text}: {by} has {_texts(values, by)}.")

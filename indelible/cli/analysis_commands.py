@@ -12,7 +12,7 @@ import typer
 from indelible.analysis.arms import plural, value_text, word
 from indelible.analysis.claims import paper_verdicts, study_verdicts
 from indelible.analysis.compare import Comparison
-from indelible.analysis.contrasts import Contrast, contrasts, gains
+from indelible.analysis.contrasts import Contrast, contrasts, gains, where
 from indelible.analysis.join import read_tables
 from indelible.analysis.paper import CITATION
 from indelible.analysis.runs import read_study_run
@@ -168,13 +168,17 @@ def compare(
     by: Annotated[str, typer.Option(help="The setting whose values are compared, e.g. placement; a column's name.")],
     against: Annotated[str | None, typer.Option(help="The value to compare with; default: the first.")] = None,
     within: Annotated[list[str] | None, typer.Option(help="Compare for each value of this setting by itself.")] = None,
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="SETTING=VALUE", help="Only such chains; of one setting several: any of them."),
+    ] = None,
     is_gain: Annotated[
         bool, typer.Option("--gain", help="Compare what exposure changes (against lambda 0) instead of the losses.")
     ] = False,
     is_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every run id.")] = False,
 ) -> None:
     """What a setting does to the losses: its values against each other at equal other settings, paired over seeds."""
-    table = read_tables(places)
+    table = where(read_tables(places), conditions or ())
     found = contrasts(gains(table) if is_gain else table, by, against, within or ())
     if is_json:
         typer.echo(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False, allow_nan=False))

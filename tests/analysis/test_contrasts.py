@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from fake_study import FakeStudy, write_fake_study
 
-from indelible.analysis.contrasts import contrasts, gains
+from indelible.analysis.contrasts import contrasts, gains, where
 from indelible.analysis.table import read_table
 from indelible.errors import UserError
 
@@ -59,6 +59,28 @@ def test_a_setting_swept_by_one_side_alone_is_still_held_equal(table):
     assert found[0].also == ()
     assert found[0].losses["L_ret"].result.effect == pytest.approx(-0.4 * erased([3e-4]))
     assert (found[0].losses["L_ret"].num_blocks, found[0].losses["L_ret"].num_left_out) == (4, 8)
+
+
+def test_only_the_chosen_values_of_a_setting_are_compared(table):
+    chosen = where(table, ["post_tokens=10000", "finetune_lr=0.0001", "finetune_lr=0.001"])
+    assert set(chosen["post_tokens"]) == {10_000}
+    assert set(chosen["finetune_lr"]) == {1e-4, 1e-3}
+    assert where(table, []).equals(table)
+    found = contrasts(chosen, "exposure_fraction")
+    assert found[1].losses["L_ret"].result.effect == pytest.approx(-0.4 * erased([1e-4, 1e-3]))
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("post_tokens", "expected SETTING=VALUE"),
+        ("weather=good", "weather is no setting of this table"),
+        ("finetune_lr=7", r"--where 7: finetune_lr has 0\.0001"),
+    ],
+)
+def test_a_condition_that_names_nothing_is_refused(table, condition, message):
+    with pytest.raises(UserError, match=message):
+        where(table, [condition])
 
 
 def test_one_value_is_nothing_to_compare(table):

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from indelible.analysis.claims import study_verdicts
-from indelible.analysis.contrasts import contrasts, gains
+from indelible.analysis.contrasts import contrasts, gains, where
 from indelible.analysis.table import read_table
 from indelible.cli.analysis_commands import register
 
@@ -40,7 +40,7 @@ def known() -> dict[Numbers | None, set[int | None]]:
     """Every effect with its interval that the listed commands print, in three decimals: the seeds that would tell."""
     found: dict[Numbers | None, set[int | None]] = defaultdict(set)
     for command, path, options in commands():
-        table = read_table(path)
+        table = where(read_table(path), [options[at + 1] for at, option in enumerate(options) if option == "--where"])
         if command == "verdicts":
             for one in (verdict.finding for verdict in study_verdicts(table)):
                 found[shown(one.effect, one.low, one.high)].add(one.seeds_to_tell)

@@ -90,6 +90,9 @@ def test_compare_says_what_a_setting_does(app, folder):
         "|D_post| 10k: λ 1 against 0",
     ]
     assert sum(line.startswith("  L_ret ") and "n=2" in line for line in lines) == 4
+    chosen = call(app, "compare", folder, "--by", "exposure_fraction", "--where", "exposure_fraction=0",
+                  "--where", "exposure_fraction=1").stdout  # fmt: skip
+    assert [line for line in chosen.splitlines() if "against" in line] == ["λ 1 against 0"]
     rows = json.loads(call(app, "compare", folder, "--by", "exposure_fraction", "--json").stdout)
     assert [row["value"] for row in rows] == [0.5, 1.0]
     assert set(rows[0]["losses"]["L_ret"]["finetune_ids"]) <= set(read_table(folder)["finetune_id"])
