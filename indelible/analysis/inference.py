@@ -60,7 +60,7 @@ class Paired:
 
         Returns:
             the fewest seeds whose detectable effect is no larger than ``distance``; None with less than two seeds, when
-            as many as there are would do (then it is not the number that is missing), or beyond 999.
+            as many as there are would do (so, too, where `conclusion` names a direction), or beyond 999.
         """
         if self.effect is None or self.sd is None:
             return None

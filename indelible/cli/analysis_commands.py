@@ -205,7 +205,5 @@ def _comparison_text(found: Comparison) -> str:
     if result.effect is None:
         return "no finished pair at equal settings"
     effect = _effect_text(result.effect, result.interval, result.detectable)
-    conclusion = result.conclusion()
-    to_tell = result.seeds_to_tell() if conclusion == "inconclusive" else None
-    seeds, settings = _seeds_text(result.n, result.num_same_sign, to_tell), plural(found.num_blocks, "setting")
-    return f"{effect}, {seeds}, {settings}: {conclusion}"
+    seeds = _seeds_text(result.n, result.num_same_sign, result.seeds_to_tell())
+    return f"{effect}, {seeds}, {plural(found.num_blocks, 'setting')}: {result.conclusion()}"

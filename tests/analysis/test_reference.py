@@ -51,8 +51,7 @@ def known() -> dict[Numbers | None, set[int | None]]:
         for one in contrasts(gains(table) if "--gain" in options else table, by, against, values):
             for comparison in one.losses.values():
                 result = comparison.result
-                to_tell = result.seeds_to_tell() if result.conclusion() == "inconclusive" else None
-                found[shown(result.effect, *(result.interval or (None, None)))].add(to_tell)
+                found[shown(result.effect, *(result.interval or (None, None)))].add(result.seeds_to_tell())
     return dict(found)
 
 
