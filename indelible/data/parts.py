@@ -166,7 +166,12 @@ class Pool:
             self._executor = ProcessPoolExecutor(
                 self.num_workers, get_context("spawn"), initializer=_die_with_parent, initargs=(os.getpid(),)
             )
-        return self._executor.submit(encode_chunk, chunk, settings)
+        try:
+            return self._executor.submit(encode_chunk, chunk, settings)
+        except (OSError, RuntimeError):
+            # A worker died while a further one was being started, and the executor closed its pipes in the middle of
+            # this call: that is no OSError of ours. Asked again, a broken pool says that it is broken.
+            return self._executor.submit(encode_chunk, chunk, settings)
 
     def __enter__(self) -> "Pool":
         return self

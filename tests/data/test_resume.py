@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,36 @@ def test_a_killed_worker_is_one_clear_message(root: Path, monkeypatch: pytest.Mo
         with pytest.raises(UserError, match="a tokenising process was killed"):
             prepare(data, root / "tokens", root / "cache")
     prepare(data, root / "tokens", root / "cache")
+
+
+@pytest.mark.parametrize("torn", [OSError("handle is closed"), RuntimeError("cannot schedule new futures")])
+def test_a_pool_that_breaks_while_a_worker_starts_is_that_message_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch, torn: Exception
+) -> None:
+    class Breaking(ProcessPoolExecutor):
+        """Breaks in the middle of `submit`, as when a worker dies while the next one is being started."""
+
+        is_broken = False
+
+        def submit(self, *args: Any, **options: Any) -> Any:
+            if self.is_broken:
+                raise BrokenProcessPool("a child process terminated abruptly")
+            self.is_broken = True
+            raise torn
+
+    monkeypatch.setattr(parts_module, "ProcessPoolExecutor", Breaking)
+    with pytest.raises(UserError, match="a tokenising process was killed"), parts_module.Pool() as pool:
+        pool.submit(parts_module.Chunk(root / "part-000000", [], []), None)
+
+
+def test_a_worker_that_cannot_be_started_is_not_called_killed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(ProcessPoolExecutor):
+        def submit(self, *args: Any, **options: Any) -> Any:
+            raise BlockingIOError("resource temporarily unavailable")
+
+    monkeypatch.setattr(parts_module, "ProcessPoolExecutor", Full)
+    with pytest.raises(BlockingIOError), parts_module.Pool() as pool:
+        pool.submit(parts_module.Chunk(root / "part-000000", [], []), None)
 
 
 @pytest.mark.parametrize("step", ["train_bpe", "encode_documents"])
