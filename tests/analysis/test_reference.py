@@ -19,6 +19,9 @@ REFERENCE = ROOT / "reference"
 EFFECT = re.compile(r"([+-]\d+\.\d{3}) \[([+-]\d+\.\d{3}), ([+-]\d+\.\d{3})\]")
 COMMAND = re.compile(r"^indelible (verdicts|compare) reference/(\S+)(\.csv|\.parquet)(.*)$", re.M)
 SEEDS = re.compile(r"\((?:about )?((?:over 999|\d+)(?:(?:, | and )(?:over 999|\d+))*) seeds\)")
+CURVE = re.compile(r"^\| (3[ab]) \| (\d+)k \| (L_\w+) \|((?: \d+\.\d{3} \|)+)$", re.M)
+NANO_SIZES = ("30", "150", "300")
+EXPOSURE = [0, 0.25, 0.5, 0.75, 1]
 Numbers = tuple[str, str, str]
 
 
@@ -80,3 +83,16 @@ def test_the_committed_verdicts_are_those_of_the_tables():
     for path, options in written:
         told = CliRunner().invoke(application, ["verdicts", str(path), *options])
         assert told.stdout == path.with_name(f"{path.stem}-verdicts.txt").read_text(encoding="utf-8")
+
+
+def test_the_curves_of_one_seed_are_those_of_the_nano_table():
+    """One seed has no interval, so that its losses stand in the page as they are: both figures, all sizes."""
+    table = read_table(REFERENCE / "nano.parquet")
+    assert table["seed"].unique().to_list() == [0]
+    assert len(table) == 30
+    rows = CURVE.findall((ROOT / "docs/findings.md").read_text(encoding="utf-8"))
+    assert {row[:3] for row in rows} >= {(f, n, x) for f in ("3a", "3b") for n in NANO_SIZES for x in ("L_im", "L_ret")}
+    for figure, thousands, loss, cells in rows:
+        chains = table.filter(arm=f"fig{figure}", post_tokens=int(thousands) * 1000).sort("exposure_fraction")
+        assert chains["exposure_fraction"].to_list() == EXPOSURE
+        assert [f"{value:.3f}" for value in chains[loss]] == cells.replace("|", " ").split()
