@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -159,24 +160,30 @@ class Pool:
     def __init__(self) -> None:
         self.num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._executor: ProcessPoolExecutor | None = None
+        self._strangers: set[BaseProcess] = set()  # children of this process that are not the pool's
 
     def submit(self, chunk: Chunk, settings: EncodeSettings) -> "Future[tuple[int, int]]":
         """Hands a chunk to the next free worker."""
         if self._executor is None:
+            self._strangers = set(active_children())
             self._executor = ProcessPoolExecutor(
                 self.num_workers, get_context("spawn"), initializer=_die_with_parent, initargs=(os.getpid(),)
             )
         try:
             return self._executor.submit(encode_chunk, chunk, settings)
-        except (OSError, RuntimeError):
+        except (OSError, RuntimeError, ValueError):
             # A worker died while a further one was being started, and the executor closed its pipes in the middle of
-            # this call: that is no OSError of ours. Asked again, a broken pool says that it is broken.
+            # this call: that is no error of ours. Asked again, a broken pool says that it is broken.
             return self._executor.submit(encode_chunk, chunk, settings)
 
     def __enter__(self) -> "Pool":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is BrokenProcessPool:
+            # A worker whose start fell into the break is nobody's: it waits for work, and this process for its end.
+            for worker in set(active_children()) - self._strangers:
+                worker.kill()
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
         if kind is BrokenProcessPool:

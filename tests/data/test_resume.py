@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +154,19 @@ def test_a_killed_worker_is_one_clear_message(root: Path, monkeypatch: pytest.Mo
     prepare(data, root / "tokens", root / "cache")
 
 
-@pytest.mark.parametrize("torn", [OSError("handle is closed"), RuntimeError("cannot schedule new futures")])
+@pytest.mark.parametrize(
+    "torn",
+    [
+        OSError("handle is closed"),
+        ValueError("bad value(s) in fds_to_keep"),
+        RuntimeError("cannot schedule new futures"),
+    ],
+)
 def test_a_pool_that_breaks_while_a_worker_starts_is_that_message_too(
     root: Path, monkeypatch: pytest.MonkeyPatch, torn: Exception
 ) -> None:
+    late = get_context("spawn").Process(target=time.sleep, args=(600,))
+
     class Breaking(ProcessPoolExecutor):
         """Breaks in the middle of `submit`, as when a worker dies while the next one is being started."""
 
@@ -166,11 +176,14 @@ def test_a_pool_that_breaks_while_a_worker_starts_is_that_message_too(
             if self.is_broken:
                 raise BrokenProcessPool("a child process terminated abruptly")
             self.is_broken = True
+            late.start()
             raise torn
 
     monkeypatch.setattr(parts_module, "ProcessPoolExecutor", Breaking)
     with pytest.raises(UserError, match="a tokenising process was killed"), parts_module.Pool() as pool:
         pool.submit(parts_module.Chunk(root / "part-000000", [], []), None)
+    late.join(10)
+    assert late.exitcode == -signal.SIGKILL, "a worker that nobody would end is ended"
 
 
 def test_a_worker_that_cannot_be_started_is_not_called_killed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
