@@ -8,6 +8,7 @@ before, its next copy begins in a fresh folder.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -21,23 +22,24 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import yaml
-from rich.console import Console
-
-from indelible.cli.study_commands import write_plan
-from indelible.lab.lease import latest_generation, read_beat, read_record
-from indelible.lab.runner import run_plan, snapshot_of
-from indelible.lab.worker import ENGINE
+from indelible.records import Evaluation, StageResult
+from indelible.scheduling.engine import ENGINE
+from indelible.scheduling.launcher import launch
+from indelible.scheduling.lease import latest_generation, read_beat, read_record
+from indelible.scheduling.snapshot import snapshot_of
+from indelible.study.load import resolve_study
+from indelible.workflow.planning import plan_study
+from indelible.workflow.preparing import write_plan
 
 LAUNCH = (
-    "import sys; from pathlib import Path; from indelible.lab.runner import run_plan\n"
-    "sys.exit(run_plan(Path(sys.argv[1]), int(sys.argv[2]), max_attempts=50, engine=sys.argv[3]))"
+    "import sys; from pathlib import Path; from indelible.scheduling.launcher import launch\n"
+    "sys.exit(launch(Path(sys.argv[1]), int(sys.argv[2]), max_attempts=50, engine=sys.argv[3]).exit_code)"
 )
 MEAN_PAUSE_SECONDS = 1.5  # before a kill, counted from when somebody trains: a worker imports torch for seconds
 
 
 def study() -> dict[str, Any]:
-    """Three stages with early stopping, exposure, replay and dropout, each a few seconds long."""
+    """Three stages with early stopping, exposure, replay, dropout and a curve, each a few seconds long."""
     language = {"kind": "synthetic", "num_documents": 1500, "document_words": 200, "num_words": 400}
     return {
         "name": "kill",
@@ -48,6 +50,7 @@ def study() -> dict[str, Any]:
         "posttrain": {"tokens": 20_000, "max_tokens": 60_000, "dropout": 0.05, "replay_fraction": 0.05},
         "finetune": {"tokens": 40_000, "lr": [1e-4, 1e-3]},
         "exposure": {"fraction": [0, 1.0]},
+        "stages": {"finetune": {"watch": {"corpora": ["post"]}}},
         "data": {"leaks": {"near": False}},
         "execution": {"compile": "off", "resume_seconds": 0.5},
         "seeds": [0, 1],
@@ -56,18 +59,32 @@ def study() -> dict[str, Any]:
 
 def prepare(out: Path) -> None:
     """Writes the plan and the tokens of the study."""
-    out.mkdir(parents=True)
-    (out / "kill.yaml").write_text(yaml.safe_dump(study()))
-    write_plan(str(out / "kill.yaml"), [], out, {})
+    write_plan(plan_study(resolve_study(study())), out)
 
 
 def outcome(out: Path) -> dict[str, Any]:
-    """What must not depend on kills: losses, weights, steps and data order of every run."""
-    kept = ("status", "stop_reason", "losses", "steps", "best_step", "tokens_seen", "weights_sha256", "ledger_sha256")
+    """What must not depend on kills: weights, steps and data order of every run."""
+    kept = {"status", "stop_reason", "steps", "best_step", "best_stop_loss", "tokens_seen"}
+    kept |= {"weights_sha256", "ledger_sha256", "watched"}
     found = {}
     for path in sorted(out.glob("runs/*/result.json")):
-        result = json.loads(path.read_text())
-        found[path.parent.name] = {key: result.get(key) for key in kept}
+        result = StageResult.read(path)
+        if result is not None:
+            found[path.parent.name] = result.model_dump(include=kept)
+    return found
+
+
+def losses(out: Path) -> dict[str, Any]:
+    """What must not depend on kills: every evaluation, its losses by document included."""
+    found = {}
+    for path in sorted(out.glob("evaluations/*/*.json")):
+        evaluation = Evaluation.read(path) if not path.name.startswith("failure") else None
+        if evaluation is not None:
+            documents = path.with_name(f"{evaluation.id}.documents.parquet").read_bytes()
+            found[f"{path.parent.name}/{path.stem}"] = (
+                evaluation.model_dump(exclude={"seconds", "environment"}),
+                hashlib.sha256(documents).hexdigest(),
+            )
     return found
 
 
@@ -97,8 +114,8 @@ def finishes(out: Path) -> Counter[int]:
 
 
 def attempts(out: Path) -> int:
-    """Attempts of all runs."""
-    return sum(latest_generation(run_dir) for run_dir in out.glob("runs/*"))
+    """Attempts of all runs and evaluations."""
+    return sum(latest_generation(folder) for pattern in ("runs/*", "evaluations/*") for folder in out.glob(pattern))
 
 
 def _children(pid: int) -> list[int]:
@@ -167,28 +184,29 @@ def measure(folder: Path, kills: int, workers: int, seed: int) -> dict[str, Any]
     """The whole comparison."""
     calm, rng, begun = folder / "calm", random.Random(seed), time.monotonic()
     prepare(calm)
-    assert run_plan(calm, workers, console=Console(quiet=True)) == 0
-    expected, expected_metrics = outcome(calm), metrics(calm)
+    assert launch(calm, workers).exit_code == 0
+    expected, expected_metrics, expected_losses = outcome(calm), metrics(calm), losses(calm)
     total: Counter[str] = Counter()
-    told: dict[str, Any] = {"runs": len(expected), "rounds": 0, "attempts": 0, "attempts_cut_short": 0}
+    counts = {"runs": len(expected), "evaluations": len(expected_losses)}
+    counts |= {"rounds": 0, "attempts": 0, "attempts_cut_short": 0}
     differing, twice, left = 0, 0, []
     while total["worker"] + total["launcher"] < kills:
-        out = folder / f"round{told['rounds']}"
-        shutil.copytree(calm, out, ignore=shutil.ignore_patterns("runs", "workers"))
+        out = folder / f"round{counts['rounds']}"
+        shutil.copytree(calm, out, ignore=shutil.ignore_patterns("runs", "evaluations", "workers"))
         total += disturb(out, kills - total["worker"] - total["launcher"], workers, rng)
         found = outcome(out)
         differing += sum(found.get(run) != value for run, value in expected.items()) + len(
             found.keys() - expected.keys()
         )
-        differing += metrics(out) != expected_metrics
+        differing += (metrics(out) != expected_metrics) + (losses(out) != expected_losses)
         twice += sum(count for ends, count in finishes(out).items() if ends > 1)
         left += leftovers(out)
-        told["rounds"] += 1
-        told["attempts"] += attempts(out)
-        told["attempts_cut_short"] += cut_short(out)
-        print(json.dumps({**told, **total, "differing": differing, "twice": twice}), flush=True)
+        counts["rounds"] += 1
+        counts["attempts"] += attempts(out)
+        counts["attempts_cut_short"] += cut_short(out)
+        print(json.dumps({**counts, **total, "differing": differing, "twice": twice}), flush=True)
     return {
-        **told,
+        **counts,
         "kills": dict(total),
         "runs_that_differ": differing,
         "runs_done_twice": twice,
@@ -206,9 +224,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder to keep; a temporary one by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        told = measure(options.out or Path(folder), options.kills, options.workers, options.seed)
-    print(json.dumps(told, indent=1))
-    return 1 if told["runs_that_differ"] or told["runs_done_twice"] or told["leftovers"] else 0
+        found = measure(options.out or Path(folder), options.kills, options.workers, options.seed)
+    print(json.dumps(found, indent=1))
+    return 1 if found["runs_that_differ"] or found["runs_done_twice"] or found["leftovers"] else 0
 
 
 if __name__ == "__main__":

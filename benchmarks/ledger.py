@@ -18,12 +18,12 @@ from typing import Any
 from indelible.data.ledger import build_ledger
 from indelible.study.graph import Stores, build_graph
 from indelible.study.load import resolve_study
-from indelible.study.stages import StageName, StageSpec
+from indelible.study.stage_spec import StageSpec
 
 STORES = Stores({"general": "general-a", "music": "music-b", "chemistry": "chemistry-c"}, "tokenizer-d")
 STORE_TOKENS = {"general-a": 9.0e9, "music-b": 0.35e9, "chemistry-c": 0.25e9}
 # name: the stage, and what the study says beyond the scale's settings
-CASES: dict[str, tuple[StageName, dict[str, Any]]] = {
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "pretrain, no exposure": ("pretrain", {}),
     "pretrain, exposure 0.5": ("pretrain", {"exposure": {"fraction": 0.5}}),
     "pretrain, exposure 1": ("pretrain", {"exposure": {"fraction": 1.0}}),
@@ -34,11 +34,20 @@ CASES: dict[str, tuple[StageName, dict[str, Any]]] = {
     ),
     "posttrain, replay of 1 %": ("posttrain", {"posttrain": {"replay_fraction": 0.01}}),
     "finetune, replay of 10 %": ("finetune", {"finetune": {"replay_fraction": 0.1}}),
+    "finetune, replay of 10 % and, late, all of D_post": (
+        "finetune",
+        {
+            "finetune": {"replay_fraction": 0.1},
+            "stages": {
+                "finetune": {"mix": [{"corpus": "music", "share_of": "posttrain", "per": "stage", "placement": "late"}]}
+            },
+        },
+    ),
     "posttrain, replay of all of D_pre": ("posttrain", {"posttrain": {"replay_fraction": 1.0, "max_tokens": "9B"}}),
 }
 
 
-def stage_spec(stage: StageName, settings: dict[str, Any]) -> StageSpec:
+def stage_spec(stage: str, settings: dict[str, Any]) -> StageSpec:
     """The stage of a one-arm study at scale 135m."""
     roles = {"pre": "general", "post": "music", "ft": "chemistry"}
     graph = build_graph(

@@ -1,4 +1,4 @@
-"""Times the table and the report of a large made-up study: `python benchmarks/report.py [CHAINS]` (10,000 by default).
+"""Times the tables and the report of a large made-up study: `python benchmarks/report.py [CHAINS]` (10,000 by default).
 
 Prints seconds (on the clock, and of the processor: the machine may be busy) and megabytes, with the targets.
 """
@@ -12,10 +12,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from fake_study import FakeStudy, write_fake_study
 
-from indelible.analysis.runs import read_study_run
-from indelible.analysis.table import read_table
 from indelible.report.contents import report_contents
 from indelible.report.page import report_html
+from indelible.results.losses import losses
+from indelible.results.run_folder import read_study_run
+from indelible.results.table import read_table
 
 
 def main() -> None:
@@ -39,12 +40,17 @@ def main() -> None:
         table = read_table(root)
         table_seconds = _since(start)
         start = (time.perf_counter(), time.process_time())
+        long = losses(read_study_run(root))
+        losses_seconds = _since(start)
+        num_files = len(list(root.glob("evaluations/*/*.json")))
+        start = (time.perf_counter(), time.process_time())
         page = report_html(report_contents(read_study_run(root)))
         report_seconds = _since(start)
         if len(sys.argv) > 2:
             Path(sys.argv[2]).write_text(page, encoding="utf-8")
-    print(f"{table.height:,} chains")
+    print(f"{table.height:,} chains, {num_files:,} evaluations, {long.height:,} rows of losses")
     print(f"table  {table_seconds} (target 5 s for 10,000)")
+    print(f"losses {losses_seconds}")
     print(f"report {report_seconds} (target 15 s for 10,000)")
     print(f"page   {len(page.encode()) / 1e6:6.2f} MB (target 8 MB)")
 

@@ -11,6 +11,7 @@ import argparse
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
@@ -32,7 +33,7 @@ def planned(folder: Path, scale: str, vocabulary: int, steps: int) -> Path:
     """A study of a scale whose pretraining has some steps of 16 windows of 128 tokens."""
     raw = layered({key: TINY[key] for key in ("name", "corpora", "pipeline", "seeds")}, {"scale": scale})
     stage = {"tokens": steps * 16 * 128, "global_batch_size": 16}
-    raw |= {"seq_len": 128, "pretrain": stage, "evaluation": {"windows": 2}}
+    raw |= {"seq_len": 128, "pretrain": stage, "evaluation": {"windows": 2, "stop_windows": 2}}
     raw |= {"execution": {"device": "cpu", "compile": "off", "threads": 1}}
     tokens = max(steps * 16 * 128 + 1024, 350_000)
     return plan_on_arrays(folder, raw, vocabulary, tokens=tokens)
@@ -61,7 +62,7 @@ def measured_share(scale: str, seconds: float, folder: Path) -> None:
         if time.monotonic() - begun > seconds:
             raise OutOfTime
 
-    loop._progress = stop_in_time
+    loop.context = replace(loop.context, progress=stop_in_time)
     reason = "the time was over"
     try:
         reason = loop.run()
@@ -84,7 +85,7 @@ def one_save(scale: str, folder: Path) -> None:
     spent: list[float] = []
     timed_saves(loop, spent)
     loop.save()
-    size = sum(file.stat().st_size for file in (loop.run_dir / "resume").rglob("*.safetensors"))
+    size = sum(file.stat().st_size for file in (loop.context.run_dir / "resume").rglob("*.safetensors"))
     first = max(DEFAULT_SECONDS, assumed / RESUME_SHARE)
     later = max(DEFAULT_SECONDS, spent[0] / RESUME_SHARE)
     print(

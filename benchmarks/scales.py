@@ -9,7 +9,6 @@ whose peak memory is stated.
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -21,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 import torch
 from gloo_ranks import fork_rank
-from tiny_engine import TINY, layered, losses_of, runs_of
+from tiny_engine import TINY, layered, losses_of, result_of, runs_of
 from token_folder import plan_on_arrays
 
-from indelible.model.build import empty_model, model_config
+from indelible.models.build import empty_model, model_config
 from indelible.study.load import load_study
 
 VOCABULARY = 49_152
@@ -34,7 +33,13 @@ def raw_study(scale: str, seq_len: int, steps: int, batch: int) -> dict[str, Any
     """The study of a scale with everything shortened but the model."""
     stage = {"global_batch_size": batch, "warmup_steps": 1, "tokens": steps * batch * seq_len}
     over = {"posttrain": {**stage, "max_tokens": stage["tokens"], "eval_interval": 1, "patience": 3, "lr": 1e-4}}
-    over |= {"pretrain": stage, "finetune": stage, "evaluation": {"windows": 2}, "scale": scale, "seq_len": seq_len}
+    over |= {
+        "pretrain": stage,
+        "finetune": stage,
+        "evaluation": {"windows": 2, "stop_windows": 1},
+        "scale": scale,
+        "seq_len": seq_len,
+    }
     raw = layered({key: TINY[key] for key in ("name", "corpora", "pipeline", "seeds")}, over)
     return {**raw, "execution": {"device": "cpu", "compile": "off"}}
 
@@ -43,24 +48,25 @@ def run_stages(out: Path, world: int, execution: dict[str, Any], until: str) -> 
     """Runs the stages of a plan, each in fresh processes, and prints what each took."""
     for run in runs_of(out):
         begun = time.monotonic()
-        task = {"out": str(out), "world": world, "execution": execution, "until": run["stage"]}
+        task = {"out": str(out), "world": world, "execution": execution, "until": run.stage}
         with tempfile.TemporaryDirectory() as folder:
             ranks = [fork_rank(task, rank, f"{folder}/store") for rank in range(world)]
             ended = [os.wait4(rank, 0) for rank in ranks]
         if any(status for _, status, _ in ended):
-            sys.exit(f"{run['id']}: a rank failed")
+            sys.exit(f"{run.id}: a rank failed")
         peaks = [usage.ru_maxrss / 2**20 for _, _, usage in ended]
-        result = json.loads((out / "runs" / run["id"] / "result.json").read_text())
-        losses = [f"{loss:.3f}" for loss in losses_of(out / "runs" / run["id"]).values()]
-        size = (out / "runs" / run["id"] / "checkpoint" / "model.safetensors").stat().st_size / 2**20
+        result = result_of(out, run.id)
+        assert result is not None
+        losses = [f"{loss:.3f}" for loss in losses_of(out / "runs" / run.id).values()]
+        size = (out / "runs" / run.id / "checkpoint" / "model.safetensors").stat().st_size / 2**20
         print(
-            f"{run['stage']:9}  {result['steps']} steps, losses {' '.join(losses)}  "
-            f"{result['trained_seconds'] / max(1, result['steps']):.1f} s a step, "
-            f"{result['tokens_per_second']:.0f} tokens/s, {time.monotonic() - begun:.0f} s in all, "
+            f"{run.stage:9}  {result.steps} steps, losses {' '.join(losses)}  "
+            f"{result.trained_seconds / max(1, result.steps):.1f} s a step, "
+            f"{result.tokens_per_second:.0f} tokens/s, {time.monotonic() - begun:.0f} s in all, "
             f"peak memory {', '.join(f'{peak:.1f}' for peak in peaks)} GiB, checkpoint {size:.0f} MiB",
             flush=True,
         )
-        if run["stage"] == until:
+        if run.stage == until:
             break
 
 
@@ -84,7 +90,9 @@ def main() -> None:
         if options.only != "1b":
             print(f"135m: {parameters_on_meta('135m'):,} parameters; batch 2 x {options.seq_len} tokens", flush=True)
             raw = raw_study("135m", options.seq_len, options.steps, 2)
-            out = plan_on_arrays(Path(folder) / "135m", raw, VOCABULARY, tokens=20 * options.seq_len)
+            out = plan_on_arrays(
+                Path(folder) / "135m", raw, VOCABULARY, 20 * options.seq_len, heldout_tokens=4 * options.seq_len
+            )
             run_stages(out, 1, {"threads": options.threads, "micro_batch_size": 1}, "finetune")
         if options.only != "135m":
             print(f"1b: {parameters_on_meta('1b'):,} parameters on the meta device; two layers on two ranks, FSDP2")

@@ -1,4 +1,4 @@
-"""What the lab costs: a sweep of many short runs against its pure training time.
+"""What scheduling costs: a sweep of many short runs against its pure training time.
 
     python benchmarks/sweep.py [--runs 100] [--workers 2] [--out DIR]
 
@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-from rich.console import Console
-
-from indelible.cli.study_commands import write_plan
-from indelible.lab.host import physical_cores
-from indelible.lab.runner import run_plan
+from indelible.host import physical_cores
+from indelible.records import StageResult
+from indelible.scheduling.launcher import launch
+from indelible.study.load import resolve_study
+from indelible.workflow.planning import plan_study
+from indelible.workflow.preparing import write_plan
 
 
 def study(num_finetunes: int) -> dict[str, Any]:
@@ -43,15 +43,14 @@ def study(num_finetunes: int) -> dict[str, Any]:
 
 def measure(out: Path, num_runs: int, workers: int) -> dict[str, Any]:
     """Runs the sweep in an empty folder; seconds, counts and the ratio."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "sweep.yaml").write_text(yaml.safe_dump(study(num_runs - 4)))
-    write_plan(str(out / "sweep.yaml"), [], out, {})
+    write_plan(plan_study(resolve_study(study(num_runs - 4))), out)
     begun, begun_at = time.monotonic(), time.time()
-    code = run_plan(out, workers, console=Console(quiet=True))
+    code = launch(out, workers).exit_code
     wall = time.monotonic() - begun
-    results = [json.loads(path.read_text()) for path in out.glob("runs/*/result.json")]
-    trained = sum(result["trained_seconds"] for result in results)
-    evaluated = sum(result["eval_seconds"] for result in results)
+    read = (StageResult.read(path) for path in out.glob("runs/*/result.json"))
+    results = [result for result in read if result is not None]
+    trained = sum(result.trained_seconds for result in results)
+    evaluated = sum(result.eval_seconds for result in results)
     start = min(path.stat().st_mtime for path in out.glob("runs/*/lease/1.json")) - begun_at  # engine imported by then
     return {
         "exit_code": code,
@@ -60,7 +59,7 @@ def measure(out: Path, num_runs: int, workers: int) -> dict[str, Any]:
         "wall_seconds": round(wall, 1),
         "trained_seconds": round(trained, 1),
         "eval_seconds": round(evaluated, 1),
-        "inside_runs_seconds": round(sum(result["total_seconds"] for result in results), 1),
+        "inside_runs_seconds": round(sum(result.total_seconds for result in results), 1),
         "start_seconds": round(start, 1),
         "overhead_ratio": round(workers * wall / (trained + evaluated), 3),
         "overhead_ratio_after_start": round(workers * (wall - start) / (trained + evaluated), 3),

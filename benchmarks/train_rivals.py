@@ -78,7 +78,12 @@ def ours(settings: Settings, gate: Gate) -> None:
     import numpy as np
 
     from indelible.data.ledger import Ledger
-    from indelible.study.stages import StageData, StageEvaluation, StageSpec, StageTraining
+    from indelible.objectives import NextToken, NoGuard
+    from indelible.study.adapt import FullAdapt
+    from indelible.study.execution import ExecutionSpec
+    from indelible.study.stage_spec import CorpusUse, StageData, StageSpec
+    from indelible.study.training import Optimization
+    from indelible.train.context import StageContext
     from indelible.train.device import choose_device
     from indelible.train.distributed import World
     from indelible.train.loop import Loop
@@ -92,24 +97,24 @@ def ours(settings: Settings, gate: Gate) -> None:
             gate()
             return tokens[rows % len(tokens)], None
 
-    device = choose_device(settings["precision"], {"threads": settings["threads"], "compile": "on"})
+    device = choose_device(settings["precision"], ExecutionSpec(threads=settings["threads"], compile="on"))
     program = get_program(llama(settings).config, 0.0, None, device)
     program.load_base({name: weight.detach() for name, weight in llama(settings).named_parameters()}, 0)
-    training = StageTraining(
-        **OPTIMIZER, min_lr=1e-4, warmup_steps=10, global_batch_size=batch, eps=1e-8, max_grad_norm=1.0, dropout=0.0,
-        max_loss=1e9, eval_interval=None, patience=None, min_improvement=0.0, lora=None,
-    )  # fmt: skip
+    training = Optimization(**OPTIMIZER, min_lr=1e-4, warmup_steps=10, global_batch_size=batch, max_loss=1e9)
+    main = CorpusUse(purpose="pre", store=store, first_window=0, windows=1)
     spec = StageSpec(
         stage="pretrain", code_version=1, seed=0, seq_len=settings["seq_len"], precision=settings["precision"],
-        tokenizer="", model=None, init=None, parent=None, loss_on="all", training=training,
-        data=StageData(store=store, first_window=0, windows=1, total_windows=1),
-        evaluation=StageEvaluation(stores={}, windows=1, stop_store="", stop_windows=1),
+        tokenizer="", model=None, init=None, parent=None, loss_on="all", training=training, objective=NextToken(),
+        guard=NoGuard(), adapt=FullAdapt(), stop=None, data=StageData(main=main, total_windows=1, order="permutation"),
     )  # fmt: skip
     rows = np.arange(batch * steps, dtype=np.uint32)
-    ledger = Ledger((store,), np.zeros(len(rows), np.uint8), rows, settings["seq_len"])
-    folder = Path(tempfile.mkdtemp())
-    loop = Loop(spec, program, ledger, {store: Store()}, None, folder, lambda _: None, lambda: None, 1e9, World())
-    loop.run()
+    ledger = Ledger((store,), ("random",), np.zeros(len(rows), np.uint8), rows, settings["seq_len"])
+    context = StageContext(
+        spec=spec, program=program, guard=None, ledger=ledger, stores={store: Store()}, stop_rule=None, watcher=None,
+        run_dir=Path(tempfile.mkdtemp()), progress=lambda _: None, fence=lambda: None, resume_seconds=1e9,
+        world=World(), identity={},
+    )  # fmt: skip
+    Loop(context).run()
 
 
 def trainer(settings: Settings, gate: Gate) -> None:

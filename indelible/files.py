@@ -12,8 +12,13 @@ from typing import Any
 from indelible.errors import UserError
 
 
+def printable(text: str) -> str:
+    """``text`` with what UTF-8 cannot express (bytes of a file name in another encoding) written as ``\\xe9``."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path``; on success it is flushed to disk and renamed over ``path``.
 
     After a crash at any moment ``path`` is either the old file or the new one, never a part of it.
@@ -31,13 +36,13 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text aside and renames it to ``path``."""
-    with written_aside(path) as temporary:
+    """Writes UTF-8 text atomically."""
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
-    """Writes JSON (NaN and infinity refused, keys in the order given) aside and renames it to ``path``."""
+    """Writes JSON (NaN and infinity refused, keys in the order given) atomically."""
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
 
 
@@ -51,7 +56,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of thousands of digits, too deep
         raise UserError(f"{path}: not a JSON file ({error}); delete it and run the command again.") from None
 
 
@@ -62,3 +67,6 @@ def file_sha256(path: Path) -> str:
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+written_aside = atomic_write

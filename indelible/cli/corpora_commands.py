@@ -1,20 +1,17 @@
 """The commands about text: corpora list, fetch, inspect."""
 
 import json
-from pathlib import Path
-from typing import Annotated, Any
+import os
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from indelible.corpora import default_cache_dir
-from indelible.corpora.catalog import HUB, PACKAGES, SOURCES
-from indelible.corpora.offline import fetch_sources, sources_of
-from indelible.corpora.wheels import package_path
-from indelible.data.inspection import inspect_corpus
+from indelible.cli.terminal import console
 from indelible.errors import UserError
-from indelible.study.corpus_spec import OFFLINE_NAMES, CatalogueCorpus, CorpusSpec, LocalCorpus, OfflineCorpus
+from indelible.files import printable
+
+if TYPE_CHECKING:
+    from indelible.study.corpus_spec import CorpusSpec, OfflineCorpus
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _Unclear = Annotated[bool, typer.Option("--include-unclear", help="Also sources whose licence is unclear.")]
@@ -32,6 +29,12 @@ def register(app: typer.Typer) -> None:
 
 def list_corpora(as_json: _Json = False) -> None:
     """Lists the offline sources and the known data sets of the hub, with licences."""
+    from rich.table import Table
+
+    from indelible.corpora import default_cache_dir
+    from indelible.corpora.catalog import HUB, PACKAGES, SOURCES
+    from indelible.corpora.wheels import package_path
+
     cache = default_cache_dir()
     offline: list[dict[str, Any]] = [
         {
@@ -48,21 +51,23 @@ def list_corpora(as_json: _Json = False) -> None:
     if as_json:
         typer.echo(json.dumps({"cache": str(cache), "offline": offline, "hub": hub}, indent=1))
         return
-    console = Console()
+    screen = console()
     table = Table(
         "corpus", "source", "package", "licence", "default", "fetched", title=f"Offline text (cache: {cache})"
     )
     for row in offline:
         flags = ("yes" if row["in_default"] else "no", "yes" if row["is_fetched"] else "no")
         table.add_row(row["corpus"], row["source"], row["package"], row["licence"], *flags)
-    console.print(table)
+    screen.print(table)
     table = Table("name", "data set", "licence", "note", title="On the Hugging Face hub (kind: catalogue)")
     for entry in hub:
         table.add_row(entry["name"], entry["id"], entry["licence"], entry["note"])
-    console.print(table)
+    screen.print(table)
 
 
-def _offline(name: str, include_unclear: bool) -> OfflineCorpus:
+def _offline(name: str, include_unclear: bool) -> "OfflineCorpus":
+    from indelible.study.corpus_spec import OFFLINE_NAMES, OfflineCorpus
+
     if name not in OFFLINE_NAMES:
         raise UserError(f"no offline corpus {name!r}; there are {', '.join(OFFLINE_NAMES)}.")
     return OfflineCorpus.model_validate({"name": name, "include_unclear": include_unclear})
@@ -73,18 +78,27 @@ def fetch_corpora(
     include_unclear: _Unclear = False,
 ) -> None:
     """Fetches and parses offline corpora into the cache."""
+    from indelible.corpora import default_cache_dir
+    from indelible.corpora.offline import fetch_sources, sources_of
+    from indelible.study.corpus_spec import OFFLINE_NAMES
+
     cache = default_cache_dir()
     for spec in [_offline(name, include_unclear) for name in names or OFFLINE_NAMES]:
         fetch_sources(spec, cache)
         typer.echo(f"{spec.name}: {', '.join(source.name for source in sources_of(spec))} ready in {cache}")
 
 
-def _spec_of(target: str, include_unclear: bool, columns: dict[str, str | None]) -> CorpusSpec:
+def _spec_of(target: str, include_unclear: bool, columns: dict[str, str | None]) -> "CorpusSpec":
+    from indelible.corpora.catalog import HUB
+    from indelible.study.corpus_spec import OFFLINE_NAMES, CatalogueCorpus, LocalCorpus
+
     if target in OFFLINE_NAMES:
         return _offline(target, include_unclear)
     if target in HUB:
         return CatalogueCorpus(name=target)
-    if Path(target).exists():
+    if printable(target) != target:
+        raise UserError(f"{printable(target)}: the name holds bytes that are not UTF-8; give its folder, or rename it.")
+    if os.path.lexists(os.path.expanduser(target)):
         return LocalCorpus.model_validate({"path": target, **columns})
     raise UserError(
         f"{target!r} is no offline corpus ({', '.join(OFFLINE_NAMES)}), no catalogue entry ({', '.join(HUB)}) and no "
@@ -102,28 +116,34 @@ def inspect(
     as_json: _Json = False,
 ) -> None:
     """Counts documents, bytes and tokens of a corpus by source, and shows a few documents."""
+    from indelible.corpora import default_cache_dir
+    from indelible.data.inspection import inspect_corpus
+    from indelible.study.corpus_spec import CatalogueCorpus
+
     columns = {"text_column": text_column, "prompt_column": prompt_column, "completion_column": completion_column}
     spec = _spec_of(target, include_unclear, columns)
     limit = _STREAMED if isinstance(spec, CatalogueCorpus) else None
     found = inspect_corpus(spec, default_cache_dir(), samples=samples, limit=limit)
     if as_json:
-        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(found, indent=1))
         return
     _print(target, found, limit)
 
 
 def _print(target: str, found: dict[str, Any], limit: int | None) -> None:
-    console = Console()
+    from rich.table import Table
+
+    screen = console()
     title = f"{target}{f', the first {limit:,} documents' if limit else ''}"
     table = Table("source", "documents", "MB", "licence", title=title)
     for name, entry in found["sources"].items():
         table.add_row(name, f"{entry['documents']:,}", f"{entry['bytes'] / 1e6:.2f}", entry["licence"])
-    console.print(table)
+    screen.print(table)
     tokens = found["tokens_estimate"] or 0
-    console.print(
+    screen.print(
         f"{found['documents']:,} documents, {found['bytes'] / 1e6:.2f} MB, about {tokens / 1e6:.2f} M tokens "
         f"(BPE of {found['vocab_size']:,} ids trained on a sample of it)"
     )
     for number, sample in enumerate(found["samples"], 1):
-        console.rule(f"sample {number}: {sample['source']}, {sample['chars']:,} characters")
-        console.print(sample["text"] + ("..." if sample["chars"] > len(sample["text"]) else ""), markup=False)
+        screen.rule(f"sample {number}: {sample['source']}, {sample['chars']:,} characters")
+        screen.print(sample["text"] + ("..." if sample["chars"] > len(sample["text"]) else ""), markup=False)

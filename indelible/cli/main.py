@@ -6,15 +6,18 @@ import sys
 
 import typer
 
+from indelible.cli.terminal import prepare_terminal, prepare_user
 from indelible.errors import UserError
 
-COMMANDS = {  # which module registers which commands: only that module is imported, so `plan` never waits for charts
+COMMANDS = {  # which module registers which commands; these modules import nothing that is slow before they are called
     "plan_commands": ("plan", "bench"),
     "study_commands": ("ledger", "studies"),
-    "run_commands": ("run", "status", "show", "diff", "gc"),
-    "analysis_commands": ("results", "report", "verdicts", "compare"),
-    "reproduce_commands": ("reproduce",),
+    "run_commands": ("run", "reproduce", "status", "gc"),
+    "lineage_commands": ("show", "diff"),
+    "results_commands": ("results", "report", "verdicts", "compare"),
     "corpora_commands": ("corpora",),
+    "models_commands": ("models",),
+    "export_commands": ("export",),
     "theory_commands": ("theory",),
 }
 
@@ -37,6 +40,8 @@ def build_app(command: str | None = None) -> typer.Typer:
 
 def main() -> None:
     """Runs a command. Exit codes: 0 done, 1 some run failed, 2 the request was wrong (one message, no traceback)."""
+    prepare_terminal()
+    prepare_user()
     try:
         build_app(sys.argv[1] if len(sys.argv) > 1 else None)()
     except UserError as error:
@@ -46,13 +51,13 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        from indelible.lab.failures import is_disk_error
+        from indelible.scheduling.failures import is_disk_error
 
         if not is_disk_error(error) and not isinstance(error, PermissionError):
             raise
         print(
             f"indelible: {error}: nothing can be written there. Free some space or make the folder writable and give "
-            "the same command again (it continues), or choose another place.",
+            "the same command again (it continues), or choose another place (--out; INDELIBLE_CACHE for the cache).",
             file=sys.stderr,
         )
         sys.exit(2)

@@ -3,78 +3,16 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from indelible.cli.study_commands import JsonOption, Planned, SetOption, StudyArgument, plan_study, vocabulary_of
-from indelible.corpora.sources import default_cache_dir
-from indelible.errors import UserError
-from indelible.files import read_json
-from indelible.lab.host import default_workers
-from indelible.lab.speed import Speed, chosen_device, find_speed, keep_speeds
-from indelible.study import cost
-from indelible.study.grid import apply_overrides
-from indelible.study.load import Study, resolve_study
+from indelible.cli.options import JsonOption, SetOption, StudyArgument
+from indelible.cli.terminal import console
 
-CPU_FLOPS_PER_CORE = 5e10  # a cautious rate for `plan` where no speed was measured
-_ANY_SCALE = {"name": "bench", "pipeline": {"pre": "general", "post": "music", "ft": "chemistry"}, "seeds": [0]}
-
-
-def measured_rate(out: Path) -> float | None:
-    """FLOP/s of one worker, from the finished runs of a study folder; None if there are none."""
-    results = [read_json(path) for path in (out / "runs").glob("*/result.json")]
-    seconds = sum(result["total_seconds"] for result in results)
-    return sum(result["flops"] for result in results) / seconds if seconds else None
-
-
-def _rate(given: float | None, out: Path | None, study: Study, workers: int) -> tuple[float, str, str]:
-    """FLOP/s of one worker, whether it was given, measured or assumed, and a phrase that says where it comes from."""
-    if given:
-        return given, "given", "given"
-    rate = measured_rate(out) if out else None
-    if rate:
-        return rate, "measured", f"measured on the finished runs of {out}"
-    device, threads = chosen_device(study.execution.device), study.execution.threads or 1
-    speed = find_speed(default_cache_dir(), study.scale, device, threads, workers)
-    if speed is not None:
-        return speed.flops_per_second, "measured", f"measured by `indelible bench`, {speed.workers} at work"
-    return CPU_FLOPS_PER_CORE, "assumed", f"assumed; `indelible bench --scale {study.scale}` measures it"
-
-
-def _folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def plan_facts(
-    planned: Planned, out: Path | None, flops_per_second: float | None, workers: int | None
-) -> dict[str, Any]:
-    """Everything that `plan` shows."""
-    study = planned.study
-    done = {run for run in planned.graph.runs if out and (out / "runs" / run / "result.json").exists()}
-    device, per_run = study.execution.device, study.execution.devices_per_run
-    state_bytes = planned.summary["resume_bytes_per_worker"]
-    fitting = default_workers(device, len(planned.graph.runs), per_run, state_bytes)
-    num_workers = workers or study.execution.workers or fitting
-    rate, origin, source = _rate(flops_per_second, out, study, num_workers)
-    work, longest = cost.remaining_flops(planned.graph, planned.costs, done)
-    token_bytes = _folder_bytes(out / "tokens") if out and (out / "tokens").is_dir() else planned.summary["token_bytes"]
-    return {
-        "study": study.name,
-        "scale": study.scale,
-        **planned.summary,
-        "already_done": len(done),
-        "token_bytes": token_bytes,
-        # a new resume state is written whole before the one before it is removed
-        "peak_bytes": planned.summary["kept_bytes"] + token_bytes + 2 * num_workers * state_bytes,
-        "flops_per_second": rate,
-        "rate": origin,
-        "rate_source": source,
-        "workers": num_workers,
-        "hours": max(work / num_workers, longest) / rate / 3600,
-    }
+if TYPE_CHECKING:
+    from indelible.measure.speed import Speed
+    from indelible.workflow.estimate import Estimate, ModelSize
 
 
 def plan(
@@ -92,34 +30,53 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a study would run and what it costs, without running it."""
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: at least 1 is needed.")
-    facts = plan_facts(plan_study(study, overrides or []), out, flops_per_second, workers)
+    from indelible.study.load import load_study
+    from indelible.workflow.estimate import estimate
+    from indelible.workflow.planning import plan_study
+
+    planned = plan_study(load_study(study, overrides))
+    found = estimate(planned, out, workers=workers, flops_per_second=flops_per_second)
     if as_json:
-        print(json.dumps(facts, indent=1))
+        print(json.dumps(found.as_json(), indent=1))
     else:
-        _print_plan(facts)
+        _print_plan(found)
 
 
-def _print_plan(facts: dict[str, Any]) -> None:
-    table = Table(title=f"{facts['study']} at {facts['scale']}: {facts['chains']:,} chains")
+def _print_plan(found: "Estimate") -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{found.study} at {found.scale}: {found.chains:,} chains")
     for heading in ("stage", "runs", "without sharing", "tokens, at most", "FLOPs, at most"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
-    for stage, entry in facts["stages"].items():
+    for stage, entry in found.stages.items():
         numbers = (f"{entry['runs']:,}", f"{entry['runs_without_sharing']:,}", f"{entry['tokens']:,}")
         table.add_row(stage, *numbers, f"{entry['flops']:.2e}")
-    console = Console()
-    console.print(table)
-    console.print(
-        f"{facts['stage_runs']:,} stage runs, {facts['already_done']:,} of them done; {facts['tokens']:,} tokens and "
-        f"{facts['flops']:.2e} FLOPs at most.\n"
-        f"Sharing stages saves a factor of {facts['saving']:.2f} against running every chain alone.\n"
-        f"Storage: checkpoints {_size(facts['kept_bytes'])} and tokens {_size(facts['token_bytes'])} are kept; "
-        f"{_size(facts['peak_bytes'])} at the peak, with the resume states of {facts['workers']} workers.\n"
-        f"At {facts['flops_per_second']:.1e} FLOP/s a worker ({facts['rate_source']}) and {facts['workers']} workers: "
-        f"{facts['hours']:,.2f} hours at most; early stopping ends most stage-2 runs before their cap.",
+    screen = console()
+    screen.print(table)
+    estimate = " (an estimate: the model is of a family that is not counted exactly)" if found.flops_estimated else ""
+    unreachable = f" ({found.unreachable:,} behind a run that diverged)" if found.unreachable else ""
+    screen.print(
+        f"{found.stage_runs:,} stage runs, {found.already_done:,} of them done{unreachable}; {found.evaluations:,} "
+        f"evaluations, {found.evaluations_done:,} of them done: {found.remaining}.\n"
+        f"{found.tokens:,} tokens and {found.flops:.2e} FLOPs{estimate} at most, trained in {found.precision}.\n"
+        f"{_models_text(found.models)}\n"
+        f"Sharing stages saves a factor of {found.saving:.2f} against running every chain alone.\n"
+        f"Storage: checkpoints {_size(found.kept_bytes)} and tokens {_size(found.token_bytes)} are kept; "
+        f"{_size(found.peak_bytes)} at the peak, with the resume states of {found.workers} worker(s).\n"
+        f"At {found.flops_per_second:.1e} FLOP/s a worker ({found.rate_source}) and {found.workers} worker(s): "
+        f"{found.hours:,.2f} hours at most for what is left; early stopping ends most stage-2 runs before their cap.",
         highlight=False,
     )
+
+
+def _models_text(models: "tuple[ModelSize, ...]") -> str:
+    if len(models) == 1:
+        return f"Model: {models[0].parameters:,} parameters."
+    parts = []
+    for model in models:
+        where = ", ".join(f"{name} {value}" for name, value in model.where.items())
+        parts.append(f"{model.parameters:,} parameters in {model.chains:,} chains{f' ({where})' if where else ''}")
+    return f"Models: {'; '.join(parts)}."
 
 
 def _size(num_bytes: float) -> str:
@@ -139,30 +96,20 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Measure how fast this machine trains at a scale; `plan` tells hours from it."""
-    from indelible.lab.bench import measure
+    from indelible.workflow.speeds import kept_in, measure_speeds
 
-    if seconds <= 0:
-        raise UserError(f"--seconds {seconds:g}: more than 0 are needed.")
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: at least 1 is needed.")
-    study = resolve_study(apply_overrides({**_ANY_SCALE, "scale": scale}, overrides or []), where="bench")
-    most = workers or study.execution.workers or default_workers(study.execution.device, _MANY_RUNS)
     speeds = []
-    for count in sorted({1, most}):
-        speeds.append(measure(study, vocabulary_of(study), count, seconds))
+    for speed in measure_speeds(scale, seconds, workers, overrides or []):
+        speeds.append(speed)
         if not as_json:
-            _print_speed(speeds[-1], is_first=len(speeds) == 1)
-    path = keep_speeds(default_cache_dir(), speeds)
+            _print_speed(speed, is_first=len(speeds) == 1)
     if as_json:
-        print(json.dumps({"speeds": [asdict(speed) for speed in speeds], "file": str(path)}, indent=1))
+        print(json.dumps({"speeds": [asdict(one) for one in speeds], "file": str(kept_in())}, indent=1))
     else:
-        print(f"Kept in {path} for `indelible plan`.")
+        print(f"Kept in {kept_in()} for `indelible plan`.")
 
 
-_MANY_RUNS = 1_000_000  # so that the number of runs does not limit the workers
-
-
-def _print_speed(speed: Speed, *, is_first: bool) -> None:
+def _print_speed(speed: "Speed", *, is_first: bool) -> None:
     if is_first:
         print(f"{speed.scale} on {speed.machine}: {speed.device}, {speed.threads} thread(s) a worker")
     alone = "1 worker alone" if speed.workers == 1 else f"each of {speed.workers} workers"

@@ -1,94 +1,185 @@
-"""`run`, `status`, `show`, `diff`, `gc`: thin, they parse, call and print."""
+"""`run`, `reproduce`, `status` and `gc`."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from indelible.lab import failures, garbage, lease, lineage, runner, runs, watch
+from indelible.cli.options import ExecutorOption, ForceOption, JsonOption, SetOption, StudyArgument, WorkersOption
+from indelible.cli.terminal import console
+from indelible.errors import UserError
 
-RunArgument = Annotated[Path, typer.Argument(help="Folder of a stage run, or DIR/<beginning of its id>.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from indelible.study.load import Study
+
+DirectoryArgument = Annotated[Path, typer.Argument(help="Folder of a study run.", metavar="DIR")]
 
 
 def run(
-    study: Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.", metavar="STUDY")],
+    study: StudyArgument,
     out: Annotated[Path, typer.Option(help="Folder of the study run.")],
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes; by default as many as the machine carries.")
+    workers: WorkersOption = None,
+    executor: ExecutorOption = "local",
+    overrides: SetOption = None,
+    force: ForceOption = False,
+    attempts: Annotated[
+        int | None, typer.Option(help="Attempts in a row a run may lose to the infrastructure; default 3.")
     ] = None,
-    executor: Annotated[str, typer.Option(help="local or slurm.")] = "local",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a field, e.g. finetune.lr=1e-4.")
+    lease_seconds: Annotated[
+        float | None, typer.Option(help="Patience with a silent worker on another host, seconds; default 60.")
     ] = None,
-    attempts: Annotated[int, typer.Option(help="Attempts in a row a run may lose to the infrastructure.")] = (
-        failures.MAX_ATTEMPTS
-    ),
-    lease_seconds: Annotated[float, typer.Option(help="Patience with a silent worker on another host, seconds.")] = (
-        lease.LEASE_SECONDS
-    ),
+    until_settled: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLAIM", help="Add seeds in blocks until this claim is supported, contradicted or futile."
+        ),
+    ] = None,
+    max_seeds: Annotated[int | None, typer.Option(help="With --until-settled: the most seeds; default 24.")] = None,
+    looks: Annotated[
+        str | None, typer.Option(help="With --until-settled: seeds at which one looks; default 3,5,8,12,16,24.")
+    ] = None,
 ) -> None:
     """Run a study; the same command continues after anything that stopped it."""
-    from indelible.cli.study_commands import write_plan
+    from indelible.study.load import load_study
 
-    write_plan(study, overrides or [], out, {} if workers is None else {"workers": workers})
-    code = runner.run_plan(out, workers, executor, max_attempts=attempts, lease_seconds=lease_seconds)
+    loaded = load_study(study, overrides)
+
+    def run_once(wanted: "Study") -> int:
+        return _run(wanted, out, workers, executor, force, attempts, lease_seconds)
+
+    if until_settled is None:
+        if max_seeds is not None or looks is not None:
+            raise UserError("--max-seeds and --looks go with --until-settled CLAIM.")
+        raise typer.Exit(run_once(loaded))
+    _settle(loaded, out, until_settled, run_once, max_seeds, looks)
+
+
+def _settle(
+    study: "Study",
+    out: Path,
+    claim: str,
+    run_once: "Callable[[Study], int]",
+    max_seeds: int | None,
+    looks: str | None,
+) -> None:
+    """Adds seeds until the claim is settled; says after each look what it said."""
+    from indelible.workflow.settling import MAX_SEEDS, planned_looks, settle
+
+    try:
+        numbers = [int(part) for part in looks.split(",")] if looks else None
+    except ValueError:
+        raise UserError(f"--looks {looks}: expected numbers of seeds with commas between them, e.g. 3,5,8.") from None
+
+    def run_or_leave(wanted: "Study") -> None:
+        if code := run_once(wanted):
+            raise typer.Exit(code)
+
+    planned = planned_looks(numbers, max_seeds if max_seeds is not None else max(numbers or [MAX_SEEDS]))
+    for found in settle(study, out, claim, run_or_leave, looks=planned):
+        for one in found:
+            between = "" if one.low is None or one.high is None else f" [{one.low:+.4f}, {one.high:+.4f}]"
+            effect = "no effect yet" if one.effect is None else f"{one.effect:+.4f}{between}"
+            typer.echo(
+                f"look {one.number + 1} of {len(planned)}, {one.num_seeds} seeds, {one.scope}: {effect}, {one.decision}"
+            )
+
+
+def _run(
+    study: "Study",
+    out: Path,
+    workers: int | None,
+    executor: str,
+    force: bool,
+    attempts: int | None = None,
+    lease_seconds: float | None = None,
+) -> int:
+    """Runs a study before the user's eyes; returns the exit code."""
+    from indelible.cli.token_bars import token_bars
+    from indelible.console.live import print_outcome, watching
+    from indelible.scheduling.failures import MAX_ATTEMPTS
+    from indelible.scheduling.launcher import launch
+    from indelible.scheduling.lease import LEASE_SECONDS
+    from indelible.workflow.running import prepare_run
+
+    screen = console()
+    with token_bars(screen) as report:
+        prepare_run(study, out, workers, force=force, report=report)
+    with watching(screen) as observer:
+        outcome = launch(
+            out,
+            workers,
+            executor,
+            max_attempts=MAX_ATTEMPTS if attempts is None else attempts,
+            lease_seconds=LEASE_SECONDS if lease_seconds is None else lease_seconds,
+            observer=observer,
+        )
+    print_outcome(screen, outcome)
+    return outcome.exit_code
+
+
+def reproduce(
+    figure: Annotated[str, typer.Argument(help="A shipped study, e.g. fig3a.", metavar="FIGURE")],
+    scale: Annotated[str, typer.Option(help="pico, nano, 135m or 1b.")] = "pico",
+    seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1)] = 3,
+    out: Annotated[Path | None, typer.Option(help="Folder of the study run; default runs/FIGURE-SCALE.")] = None,
+    workers: WorkersOption = None,
+    executor: ExecutorOption = "local",
+    overrides: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Run a figure of the paper at a scale, write its report and print its verdicts."""
+    from indelible.cli.results_commands import print_report, print_verdicts
+    from indelible.workflow.loading import load_figure
+    from indelible.workflow.reading import open_runs, write_report
+
+    study = load_figure(figure, scale, seeds, overrides or [])
+    folder = out or Path("runs") / f"{figure}-{scale}"
+    code = _run(study, folder, workers, executor, force)
+    runs = open_runs(folder)
+    print_report(write_report(runs))
+    print_verdicts(runs.verdicts(), runs.inference)
     raise typer.Exit(code)
 
 
-def status(
-    directory: Annotated[Path, typer.Argument(help="Folder of a study run.", metavar="DIR")],
-    as_json: JsonOption = False,
-) -> None:
+def status(directory: DirectoryArgument, as_json: JsonOption = False) -> None:
     """Show what a study run is doing, from its files."""
-    snapshot = runner.snapshot_of(directory)
+    from indelible.console import live
+    from indelible.scheduling.snapshot import snapshot_of
+
+    snapshot = snapshot_of(directory)
     if as_json:
         print(json.dumps(snapshot.as_json(), indent=1))
     else:
-        console = Console()
-        console.print(watch.render(snapshot, width=console.width), highlight=False)
-
-
-def show(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Show a stage run: where it comes from, its settings, losses, timings and attempts."""
-    run_dir = lineage.find_run(run)
-    if as_json:
-        print(json.dumps(lineage.describe(run_dir), indent=1))
-    else:
-        Console().print(lineage.render(run_dir), highlight=False)
-
-
-def diff(run_a: RunArgument, run_b: RunArgument, as_json: JsonOption = False) -> None:
-    """Show the fields in which two stage runs differ."""
-    first, second = lineage.find_run(run_a), lineage.find_run(run_b)
-    if as_json:
-        print(json.dumps({"runs": [first.name, second.name], "fields": lineage.differences(first, second)}, indent=1))
-    else:
-        Console().print(lineage.render_differences(first, second), highlight=False)
+        screen = console()
+        screen.print(live.render(snapshot, width=screen.width), highlight=False)
 
 
 def gc(
-    directory: Annotated[Path, typer.Argument(help="Folder of a study run.", metavar="DIR")],
+    directory: DirectoryArgument,
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this nothing is touched.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List, and with --yes remove, what the current plan of a study folder does not need."""
-    found = garbage.find_garbage(runs.load_plan(directory))
+    from indelible.scheduling import cleanup
+    from indelible.scheduling.folder import StudyFolder
+
+    found = cleanup.find_garbage(StudyFolder.open(directory))
     if as_json:
         items = [{"path": str(i.path.relative_to(directory)), "why": i.why, "bytes": i.size} for i in found]
-        print(json.dumps({"found": items, "removed_bytes": garbage.remove(found) if yes else 0}, indent=1))
+        print(json.dumps({"found": items, "removed_bytes": cleanup.remove(found) if yes else 0}, indent=1))
         return
     for item in found:
         print(f"{item.size / 1e6:10.3f} MB  {item.path.relative_to(directory)}  ({item.why})")
     if yes:
-        print(f"Removed {garbage.remove(found) / 1e6:.3f} MB.")
+        print(f"Removed {cleanup.remove(found) / 1e6:.3f} MB.")
     else:
         print(f"{sum(item.size for item in found) / 1e6:.3f} MB can go; `indelible gc {directory} --yes` removes it.")
 
 
 def register(app: typer.Typer) -> None:
     """Adds these commands to the application."""
-    for command in (run, status, show, diff, gc):
+    for command in (run, reproduce, status, gc):
         app.command()(command)

@@ -19,6 +19,7 @@ class Document:
     source: str
     licence: str
     group: str = ""
+    marks: tuple[tuple[int, int], ...] = ()  # of the prompt, [start, end) characters that the template wrote
 
 
 class Parsed(NamedTuple):

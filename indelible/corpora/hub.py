@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from indelible.corpora.catalog import HUB
-from indelible.corpora.columns import document_of, missing_column, wanted_columns
 from indelible.corpora.document import Document
-from indelible.corpora.local import list_files
+from indelible.corpora.fields import MARKED, document_of, has_marks, missing_column, wanted_columns
+from indelible.corpora.listing import list_files
 from indelible.errors import UserError
 from indelible.files import read_json, write_json
 from indelible.study.corpus_spec import CatalogueCorpus, HubCorpus, LocalCorpus
@@ -47,7 +47,7 @@ def is_folder(spec: HubCorpus) -> bool:
 
 
 def _folder_files(spec: HubCorpus, cache_dir: Path) -> list[list[str]]:
-    listing = LocalCorpus(path=spec.id, format="text", odd_files="skip")  # type: ignore[arg-type]  # any file counts
+    listing = LocalCorpus(path=spec.id, format="text", odd_files="skip")  # any file counts
     return [[name, sha256] for _, name, _, sha256 in list_files(listing, cache_dir)]
 
 
@@ -153,6 +153,8 @@ def _records(stream: Iterable[dict[str, Any]], spec: HubCorpus) -> Iterator[dict
 def hub_recipe(spec: HubCorpus, cache_dir: Path) -> dict[str, Any]:
     """What decides the documents; for a folder, its files. Asks nothing of the hub."""
     recipe = spec.model_dump(mode="json", exclude={"max_tokens"})
+    if has_marks(spec):
+        recipe |= MARKED
     if is_folder(spec):
         recipe |= {"id": Path(spec.id).name, "files": _folder_files(spec, cache_dir)}
     return recipe

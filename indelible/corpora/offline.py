@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
 from indelible.corpora import catalog
 from indelible.corpora.document import Document, Parsed, content_hash
 from indelible.corpora.parse_music import melody
 from indelible.corpora.wheels import Archive, fetch
-from indelible.corpora.zst import open_zst
+from indelible.corpora.zst import ZstdError, create_zst, open_zst
 from indelible.errors import UserError
 from indelible.files import written_aside
 from indelible.study.corpus_spec import OfflineCorpus
@@ -64,8 +62,7 @@ def _parse_into_cache(source: catalog.Source, cache_dir: Path) -> Path:
     with (
         Archive(archive_path) as archive,
         written_aside(path) as temporary,
-        open(temporary, "wb") as raw,
-        zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(raw) as out,
+        create_zst(temporary) as out,
     ):
         for parsed in source.parse(archive):
             out.write(json.dumps(parsed).encode() + b"\n")
@@ -77,7 +74,7 @@ def _read_parsed(path: Path) -> Iterator[Parsed]:
         with open_zst(path) as stream:
             for line in io.TextIOWrapper(stream, encoding="utf-8"):
                 yield Parsed(*json.loads(line))
-    except (zstandard.ZstdError, EOFError, ValueError) as error:
+    except (ZstdError, EOFError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); delete it and run the command again.") from None
 
 

@@ -11,12 +11,30 @@ from indelible.corpora.hub import from_catalogue, hub_documents, hub_recipe, pin
 from indelible.corpora.local import local_documents, local_recipe
 from indelible.corpora.offline import offline_documents, offline_recipe, sources_of
 from indelible.corpora.synthetic import synthetic_documents, synthetic_recipe
-from indelible.study.corpus_spec import CatalogueCorpus, CorpusSpec, HubCorpus, LocalCorpus, OfflineCorpus
+from indelible.errors import UserError
+from indelible.study.corpus_spec import (
+    CatalogueCorpus,
+    CorpusSpec,
+    HubCorpus,
+    LocalCorpus,
+    OfflineCorpus,
+    SyntheticCorpus,
+)
 
 
 def default_cache_dir() -> Path:
-    """``$INDELIBLE_CACHE``, or ``~/.cache/indelible``."""
-    return Path(os.environ.get("INDELIBLE_CACHE") or Path.home() / ".cache" / "indelible")
+    """``$INDELIBLE_CACHE``, or ``~/.cache/indelible``.
+
+    Raises:
+        UserError: the first is not set, and this user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("INDELIBLE_CACHE") or "~/.cache/indelible").expanduser()
+    except RuntimeError:
+        raise UserError(
+            "no folder for the cache: HOME is not set and this user has no home folder; set INDELIBLE_CACHE to a "
+            "folder that can be written."
+        ) from None
 
 
 def documents(spec: CorpusSpec, cache_dir: Path) -> Iterator[Document]:
@@ -34,7 +52,7 @@ def documents(spec: CorpusSpec, cache_dir: Path) -> Iterator[Document]:
             return hub_documents(from_catalogue(spec), cache_dir)
         case HubCorpus():
             return hub_documents(spec, cache_dir)
-        case _:
+        case SyntheticCorpus():
             return synthetic_documents(spec)
 
 
@@ -53,7 +71,7 @@ def recipe(spec: CorpusSpec, cache_dir: Path) -> dict[str, Any]:
             return hub_recipe(from_catalogue(spec), cache_dir)
         case HubCorpus():
             return hub_recipe(spec, cache_dir)
-        case _:
+        case SyntheticCorpus():
             return synthetic_recipe(spec)
 
 

@@ -1,14 +1,21 @@
-"""What must hold of the ledgers of a study, checked on the ledgers themselves; `audit` shows the outcome."""
+"""What must hold of the ledgers of a study, checked on the ledgers themselves; `audit` gathers the outcome."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import pairwise
 
 import numpy as np
 
-from indelible.data.ledger import Ledger, corpus_of
+from indelible.data.built_ledger import (
+    BuiltLedger,
+    counts_are_exact,
+    lie_in_place,
+    marked,
+    num_distinct,
+    passes_are_distinct,
+)
 from indelible.study.graph import Chain
-from indelible.study.stages import StageSpec
+from indelible.study.stage_spec import CorpusUse
 
 
 @dataclass(frozen=True)
@@ -17,134 +24,149 @@ class Check:
 
     name: str
     holds: bool
-    compared: int  # pairs or runs that were looked at
+    compared: int  # uses, pairs or runs that were looked at
 
 
-@dataclass(frozen=True)
-class Built:
-    """A ledger, the spec that it was built from and the stage runs that train in its order."""
-
-    spec: StageSpec
-    ledger: Ledger
-    runs: list[str]
-    exposure_tokens: int  # asked by the study: fraction x |D_post|, before it is cut into windows
-
-    def shown(self, store: str) -> np.ndarray:
-        """Windows of one store in the order in which they are trained on."""
-        if store not in self.ledger.sources:
-            return np.zeros(0, np.uint32)
-        return self.ledger.window[self.ledger.source == self.ledger.sources.index(store)]
-
-
-def asked_tokens(built: Built) -> dict[str, int]:
-    """Tokens that are asked of each corpus: exposure by the study, the rest by the spec; not taken from the ledger."""
-    spec, data = built.spec, built.spec.data
-    asked = {corpus_of(data.store): data.total_windows}
-    if data.exposure is not None:
-        asked[corpus_of(data.exposure.store)] = data.exposure.windows
-        if data.exposure.mode == "replace":
-            asked[corpus_of(data.store)] -= data.exposure.windows
-    if data.replay is not None:
-        share = data.replay.windows / (data.windows + data.replay.windows) if data.windows else 0.0
-        replayed = round(share * data.total_windows)
-        asked[corpus_of(data.replay.store)] = replayed
-        asked[corpus_of(data.store)] -= replayed
-    if not len(built.ledger):
-        asked = dict.fromkeys(asked, 0)
-    tokens = {corpus: count * spec.seq_len for corpus, count in asked.items()}
-    return tokens | ({corpus_of(data.exposure.store): built.exposure_tokens} if data.exposure is not None else {})
-
-
-def run_checks(chains: tuple[Chain, ...], ledgers: list[Built], of_run: Mapping[str, Built]) -> list[Check]:
+def run_checks(chain_of: Mapping[str, Chain], of_run: Mapping[str, BuiltLedger]) -> list[Check]:
     """Checks every property.
 
     Args:
-        chains: the chains that are looked at.
-        ledgers: their ledgers, each once.
-        of_run: the ledger of each of their stage runs.
+        chain_of: the stage runs that are looked at, each with a chain that it is in.
+        of_run: the ledger of each stage run; runs that differ only in how they train share it.
     """
-    orders, nested = [], []
-    for one, other in combinations([built for built in ledgers if built.spec.stage == "pretrain"], 2):
-        first, second = one.spec, other.spec
-        if first.seed != second.seed or first.data.store != second.data.store:
-            continue
-        orders.append(_is_prefix(one.shown(first.data.store), other.shown(first.data.store)))
-        exposures = (first.data.exposure, second.data.exposure)
-        if exposures[0] and exposures[1] and exposures[0].store == exposures[1].store:
-            parts = [b.shown(e.store)[: e.unique_windows] for b, e in zip((one, other), exposures, strict=True) if e]
-            nested.append(_is_prefix(*parts))
-    exact = [is_exact for one in ledgers for is_exact in _counts_are_exact(one)]
+    ledgers = list({id(built): built for built in of_run.values()}.values())
+
+    def of_each(check: Callable[[BuiltLedger], Iterator[bool]]) -> list[bool]:
+        return [holds for built in ledgers for holds in check(built)]
+
+    def of_runs(check: Callable[[str, Chain, Mapping[str, BuiltLedger]], Iterator[bool]]) -> list[bool]:
+        return [holds for run, chain in chain_of.items() for holds in check(of_run[run].spec.stage, chain, of_run)]
+
     results = {
-        "realised tokens equal the asked ones to within one window a pass": exact,
-        "no window stands twice in one pass": [result for one in ledgers for result in _passes_are_distinct(one)],
-        "the pretraining order of D_pre is the same in all arms of a seed": orders,
-        "exposures of a seed nest": nested,
-        "matched stage 2 is the exact complement of the exposure": [_is_complement(c, of_run) for c in chains],
-        "replayed windows are such that pretraining showed, or did not, as asked": [
-            result for chain in chains for result in _replays_as_asked(chain, of_run)
-        ],
+        "realised tokens equal the requested ones to within one window a pass": of_each(counts_are_exact),
+        "no window stands twice in one pass": of_each(passes_are_distinct),
+        "mixed windows lie where their placement says": of_each(lie_in_place),
+        "the order of a stage's own corpus is the same in all arms of a seed": list(_orders_agree(ledgers)),
+        "the windows of a mix nest over its sizes": list(_mixes_nest(ledgers)),
+        "a stage that shows the rest shows exactly what the named stages did not": of_runs(_shows_the_rest),
+        "replayed windows are such that earlier stages showed, or did not, as requested": of_runs(
+            _replays_as_requested
+        ),
     }
-    checks = []
-    for name, found in results.items():
-        told = [result for result in found if result is not None]
-        checks.append(Check(name, all(told), len(told)))
-    return checks
+    return [Check(name, all(found), len(found)) for name, found in results.items()]
 
 
-def _counts_are_exact(built: Built) -> Iterator[bool]:
-    """For each source, whether as many tokens are shown as the spec asks for."""
-    realised = built.ledger.tokens_by_source()
-    for source, tokens in asked_tokens(built).items():
-        yield abs(tokens - realised[source]) <= _tolerance(built.spec)
+def _orders_agree(ledgers: list[BuiltLedger]) -> Iterator[bool]:
+    """Pair by pair, whether the shorter order of a stage's own corpus is the beginning of the longer one.
+
+    Stages of one data set are compared over all passes; of two sizes only what both show of the corpus's own order.
+    """
+
+    def key(built: BuiltLedger) -> Hashable:
+        data = built.spec.data
+        is_one_size = data.main.windows if data.order == "shuffled" else None
+        return _place(built, data.main), data.order, is_one_size
+
+    for group in _grouped([built for built in ledgers if len(built.ledger)], key):
+        group.sort(key=lambda built: (built.spec.data.main.windows, built.base_windows))
+        for one, other in pairwise(group):
+            yield _starts_alike(one, other)
 
 
-def _tolerance(spec: StageSpec) -> int:
-    """One window; with replay one window a pass, since the last pass may be cut anywhere."""
-    replayed = spec.data.replay.windows if spec.data.replay else 0
-    return spec.seq_len * max(1, replayed)
+def _starts_alike(one: BuiltLedger, other: BuiltLedger) -> bool:
+    size, larger = one.spec.data.main.windows, other.spec.data.main.windows
+    first, second = one.ledger.shown(0), other.ledger.shown(0)
+    shared = min(len(first), len(second), size if size != larger else len(first))
+    return bool(np.array_equal(first[:shared], second[:shared]))
 
 
-def _is_prefix(one: np.ndarray, other: np.ndarray) -> bool:
-    shared = min(len(one), len(other))
-    return bool(np.array_equal(one[:shared], other[:shared]))
+def _mixes_nest(ledgers: list[BuiltLedger]) -> Iterator[bool]:
+    """Pair by pair, whether the windows of the smaller mix are among those of the larger one, in the same order.
+
+    Mixes that are shown in each pass are shuffled: of them the windows of one whole pass are compared.
+    """
+    uses = [(built, index) for built in ledgers for index in range(1, len(built.spec.data.uses)) if len(built.ledger)]
+
+    def key(item: tuple[BuiltLedger, int]) -> Hashable:
+        use = item[0].spec.data.mix[item[1] - 1]
+        return _place(item[0], use), use.per
+
+    for group in _grouped(uses, key):
+        group.sort(key=lambda item: item[0].spec.data.uses[item[1]].windows)
+        for smaller, larger in pairwise(group):
+            few, many = (_first_pass(*item) for item in (smaller, larger))
+            if few is None or many is None:
+                continue
+            if smaller[0].spec.data.mix[smaller[1] - 1].per == "pass":
+                yield _are_among(few, many)
+            else:
+                yield bool(np.array_equal(few, many[: len(few)]))
 
 
-def _passes_are_distinct(built: Built) -> Iterator[bool]:
-    """For each source, whether each of its passes shows each window at most once."""
+def _first_pass(built: BuiltLedger, index: int) -> np.ndarray | None:
+    """Windows of the first pass of a mix; None where the stage ends before."""
     data = built.spec.data
-    lengths = {data.store: data.windows}
-    lengths |= {part.store: part.unique_windows for part in (data.exposure,) if part}
-    lengths |= {part.store: part.windows for part in (data.replay,) if part}
-    for store, length in lengths.items():
-        shown = built.shown(store)
-        parts = [shown[start : start + length] for start in range(0, len(shown), max(1, length))]
-        yield all(_num_distinct(part) == len(part) for part in parts)
-
-
-def _num_distinct(windows: np.ndarray) -> int:
-    """Different windows among some: marked, not sorted, since there may be millions."""
-    marked = np.zeros(int(windows.max(initial=0)) + 1, bool)
-    marked[windows] = True
-    return int(marked.sum()) if len(windows) else 0
-
-
-def _is_complement(chain: Chain, of_run: Mapping[str, Built]) -> bool | None:
-    """Whether stages 1 and 2 show each window of D_post exactly once between them; None where that is not asked."""
-    if chain.columns["allocation"] != "matched" or "pretrain" not in chain.runs:
+    use = data.mix[index - 1]
+    if use.per == "pass" and built.base_windows < data.pass_windows:
         return None
-    post = of_run[chain.runs["posttrain"]]
-    before = of_run[chain.runs["pretrain"]].shown(post.spec.data.store)
-    both = np.concatenate([before, post.shown(post.spec.data.store)])
-    return _num_distinct(both) == len(both) == post.spec.data.first_window + post.spec.data.windows
+    return built.ledger.shown(index)[: use.windows]
 
 
-def _replays_as_asked(chain: Chain, of_run: Mapping[str, Built]) -> Iterator[bool]:
-    """For each later stage with replay, whether all its D_pre windows were seen in pretraining, or none was."""
-    for stage in ("posttrain", "finetune"):
-        built = of_run[chain.runs[stage]] if stage in chain.runs else None
-        replay = built.spec.data.replay if built else None
-        if built is None or replay is None or "pretrain" not in chain.runs or not len(built.ledger):
+def _place(built: BuiltLedger, use: CorpusUse) -> Hashable:
+    """What two ledgers must have in common for a use of theirs to be compared."""
+    spec = built.spec
+    return spec.stage, spec.seed, spec.order_seed, spec.seq_len, use.purpose, use.store, use.first_window
+
+
+def _grouped(items: Iterable, key: Callable[..., Hashable]) -> Iterator[list]:
+    groups: dict[Hashable, list] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    yield from groups.values()
+
+
+def _shows_the_rest(stage: str, chain: Chain, of_run: Mapping[str, BuiltLedger]) -> Iterator[bool]:
+    """If a stage has `not_shown_in`: whether it shows, once, exactly what the named stages left of its data."""
+    named = chain.arm.stages[stage].not_shown_in
+    if not named or not set(named) <= set(chain.runs):
+        return
+    built = of_run[chain.runs[stage]]
+    main, rest = built.spec.data.main, built.ledger.shown(0)
+    before = _seen(named, main.store, chain, of_run)
+    is_once = num_distinct(rest) == len(rest)
+    everything = max(main.first_window + main.windows, num_distinct(before))
+    yield is_once and not _share_any(rest, before) and num_distinct(before) + len(rest) == everything
+
+
+def _replays_as_requested(stage: str, chain: Chain, of_run: Mapping[str, BuiltLedger]) -> Iterator[bool]:
+    """For each replay: whether its windows were shown before, if so many were; or by none of the named stages."""
+    stages, built = list(chain.arm.stages), of_run[chain.runs[stage]]
+    for index, use in enumerate(built.spec.data.mix, start=1):
+        named = built.setting_of(use).not_shown_in
+        earlier = named or stages[: stages.index(stage)]
+        is_replay = use.purpose.split()[0] == "replay"
+        if not (named or is_replay) or not set(earlier) <= set(chain.runs) or not len(built.ledger):
             continue
-        seen = of_run[chain.runs["pretrain"]].shown(replay.store)
-        is_seen = np.isin(built.shown(replay.store), seen)
-        yield bool(is_seen.all() if replay.first_window == 0 else not is_seen.any())
+        again, before = built.ledger.shown(index), _seen(earlier, use.store, chain, of_run)
+        if named:
+            yield not _share_any(again, before)
+        elif use.windows <= num_distinct(before):
+            yield _are_among(again, before)
+        else:  # more than there was: then all that was shown comes again, if a whole pass is shown
+            first = _first_pass(built, index)
+            if first is not None:
+                yield _are_among(before, first)
+
+
+def _seen(stages: Iterable[str], store: str, chain: Chain, of_run: Mapping[str, BuiltLedger]) -> np.ndarray:
+    """Windows of a store that some stages of a chain show, by whatever use."""
+    return np.concatenate([of_run[chain.runs[stage]].shown(store) for stage in stages])
+
+
+def _are_among(windows: np.ndarray, others: np.ndarray) -> bool:
+    known = marked(others)
+    return not len(windows) or (len(others) > 0 and int(windows.max()) < len(known) and bool(known[windows].all()))
+
+
+def _share_any(windows: np.ndarray, others: np.ndarray) -> bool:
+    return bool(len(windows)) and bool(len(others)) and bool(np.isin(windows, others, kind="table").any())

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from indelible.corpora import recipe
-from indelible.files import file_sha256
+from indelible.data.tokenizer import folder_files
+from indelible.models.catalogue import CATALOGUE
 from indelible.study.corpus_spec import BpeTokenizer, DataSpec
+from indelible.study.load import Study
+from indelible.study.stage_data import Stores
 
 CODE_VERSION = 1  # raise it whenever the same recipe would give other tokens: it is part of every fingerprint
 
@@ -46,8 +49,10 @@ def fingerprints(data: DataSpec, cache_dir: Path) -> Fingerprints:
     asked: dict[str, Any] = data.tokenizer.model_dump(mode="json")
     if isinstance(data.tokenizer, BpeTokenizer):
         asked |= {"recipes": recipes, "split": split}
-    elif (file := Path(data.tokenizer.path) / "tokenizer.json").is_file():
-        asked["path"] = file_sha256(file)
+    elif data.tokenizer.path in CATALOGUE:
+        asked["path"] = CATALOGUE[data.tokenizer.path].tokenizer_sha256
+    elif (folder := Path(data.tokenizer.path)).is_dir():
+        asked["path"] = folder_files(folder)
     tokenizer = _digest({"tokenizer": asked, "code_version": CODE_VERSION})
     shared = {
         "tokenizer": tokenizer,
@@ -59,3 +64,47 @@ def fingerprints(data: DataSpec, cache_dir: Path) -> Fingerprints:
         "code_version": CODE_VERSION,
     }
     return Fingerprints({name: _digest({"corpus": name, **shared}) for name in data.corpora}, tokenizer)
+
+
+def evaluation_fingerprint(corpus: str, data: DataSpec, trained: Fingerprints, cache_dir: Path) -> str:
+    """Hash of the store of a corpus that is only evaluated on.
+
+    It depends on the corpora that are trained on, by which its tokens are cut and its copies found; they do not depend
+    on it.
+
+    Args:
+        corpus: its name.
+        data: its recipe, split and leak settings.
+        trained: of the corpora that are trained on, and their tokenizer.
+        cache_dir: of fetched text.
+    """
+    spec = data.corpora[corpus]
+    return _digest(
+        {
+            "evaluated": corpus,
+            "recipe": recipe(spec, cache_dir),
+            "limit": spec.max_tokens,
+            "split": data.split.model_dump(mode="json"),
+            "tokenizer": trained.tokenizer,
+            "trained": trained.stores,
+            "code_version": CODE_VERSION,
+        }
+    )
+
+
+def study_stores(study: Study, cache_dir: Path) -> Stores:
+    """The folder names of a study's stores and tokenizer: those that are trained on, then those only evaluated on.
+
+    Args:
+        study: the study.
+        cache_dir: of fetched text; nothing is fetched.
+
+    Raises:
+        UserError: a local file or folder does not exist, or a name is not in the catalogue.
+    """
+    names = fingerprints(study.data, cache_dir)
+    folders = {corpus: names.store_folder(corpus) for corpus in names.stores}
+    for corpus in study.evaluation_corpora:
+        digest = evaluation_fingerprint(corpus, study.evaluation_data(corpus), names, cache_dir)
+        folders[corpus] = f"{corpus}-{digest[:12]}"
+    return Stores(folders, names.tokenizer_folder)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from indelible.data import minhash
-from indelible.data.index import EXACT_LEAK, FATES, HELDOUT, NEAR_LEAK, TRAIN, Index
+from indelible.data.index import DISPOSITIONS, EXACT_LEAK, HELDOUT, NEAR_LEAK, TRAIN, Index
 from indelible.data.parts import content_hex
 from indelible.files import write_text
 from indelible.study.corpus_spec import DataSpec
@@ -20,11 +20,19 @@ _MATES = 64  # references a group of bins that are looked at
 
 @dataclass
 class Leaks:
-    """What was found in the training side of one corpus."""
+    """What was found in one side of one corpus."""
 
     counts: dict[str, int] = field(default_factory=dict)  # "exact music heldout" -> documents
     tokens: dict[str, int] = field(default_factory=dict)
     entries: list[dict[str, Any]] = field(default_factory=list)
+    method: str = f"content hash; MinHash of {minhash.WINDOW}-byte windows in {minhash.BINS} bins"
+
+    def add(self, label: str, tokens: int, entry: dict[str, Any]) -> None:
+        """Counts one document, and lists it as far as the list reaches."""
+        self.counts[label] = self.counts.get(label, 0) + 1
+        self.tokens[label] = self.tokens.get(label, 0) + tokens
+        if len(self.entries) < LISTED:
+            self.entries.append(entry)
 
     def write(self, path: Path) -> None:
         """One JSON object a line."""
@@ -34,7 +42,7 @@ class Leaks:
         """The manifest's account."""
         return {
             **data.leaks.model_dump(mode="json"),
-            "method": f"content hash; MinHash of {minhash.WINDOW}-byte windows in {minhash.BINS} bins",
+            "method": self.method,
             "documents": self.counts,
             "tokens": self.tokens,
             "listed": len(self.entries),
@@ -115,14 +123,14 @@ def _references(indexes: dict[str, Index], names: list[str], chosen: dict[str, n
     return _References(
         np.concatenate([np.zeros(0, np.int32), *(np.full(len(rows), number, np.int32) for number, _, rows in parts)]),
         np.concatenate([np.zeros(0, np.int64), *(rows for _, _, rows in parts)]),
-        np.concatenate([np.zeros(0, np.uint64), *(index.facts["short"][rows] for _, index, rows in parts)]),
+        np.concatenate([np.zeros(0, np.uint64), *(index.records["short"][rows] for _, index, rows in parts)]),
         NearIndex(np.concatenate([empty, *(read_signatures(i, rows) for _, i, rows in parts)])) if near else None,
     )
 
 
 def check_leaks(data: DataSpec, indexes: dict[str, Index], sources: dict[str, list[str]]) -> dict[str, Leaks]:
     """Finds, in each corpus's training side, duplicates of held-out documents of all corpora; in `pre_corpora` also
-    those of the other corpora's training documents. Changes the documents' fates if ``leaks.remove``.
+    those of the other corpora's training documents. Changes the documents' dispositions if ``leaks.remove``.
     """
     names = list(indexes)
     heldout = {name: index.rows(HELDOUT) for name, index in indexes.items()}
@@ -156,8 +164,8 @@ def _check_one(
     known = references.content[order]
     for part in range(len(index.parts)):
         low, high = index.first[part : part + 2]
-        rows = low + np.flatnonzero(index.fate[low:high] == TRAIN)
-        content = index.facts["short"][rows]
+        rows = low + np.flatnonzero(index.disposition[low:high] == TRAIN)
+        content = index.records["short"][rows]
         at = np.searchsorted(known, content)
         at = order[np.minimum(at, len(order) - 1)]
         match = np.where(references.content[at] == content, at, -1)
@@ -170,22 +178,18 @@ def _check_one(
         for hit in np.flatnonzero(match >= 0):
             other = indexes[names[references.corpus[match[hit]]]]
             row, other_row = int(rows[hit]), int(references.row[match[hit]])
-            fate = int(kind[hit])
-            label = f"{FATES[fate]} of {other.name} {FATES[side]}"
-            found.counts[label] = found.counts.get(label, 0) + 1
-            found.tokens[label] = found.tokens.get(label, 0) + int(index.facts["tokens"][row])
-            if len(found.entries) < LISTED:
-                found.entries.append(
-                    {
-                        "kind": FATES[fate],
-                        "similarity": round(float(score[hit]), 3),
-                        "document": content_hex(index.facts[row : row + 1])[0],
-                        "source": sources[name][index.facts["source"][row]],
-                        "of": content_hex(other.facts[other_row : other_row + 1])[0],
-                        "of_corpus": other.name,
-                        "of_split": FATES[side],
-                        "of_source": sources[other.name][other.facts["source"][other_row]],
-                    }
-                )
+            disposition = int(kind[hit])
+            entry = {
+                "kind": DISPOSITIONS[disposition],
+                "similarity": round(float(score[hit]), 3),
+                "document": content_hex(index.records[row : row + 1])[0],
+                "source": sources[name][index.records["source"][row]],
+                "of": content_hex(other.records[other_row : other_row + 1])[0],
+                "of_corpus": other.name,
+                "of_split": DISPOSITIONS[side],
+                "of_source": sources[other.name][other.records["source"][other_row]],
+            }
+            label = f"{DISPOSITIONS[disposition]} of {other.name} {DISPOSITIONS[side]}"
+            found.add(label, int(index.records["tokens"][row]), entry)
             if data.leaks.remove:
-                index.fate[row] = fate
+                index.disposition[row] = disposition

@@ -1,7 +1,8 @@
-"""The ledger: which window of which source is trained on when, as a pure function of (spec, seed).
+"""The ledger: which window of which corpus is trained on when, as a pure function of (spec, seed).
 
-Every source's order is seeded by the source's name and the seed, never by its position in a list: the k-th D_pre window
-is the same in every arm, with or without exposure. Each purpose draws from a random stream of its own name.
+A stage shows stretches of its corpora's permutations, one for each use: the stage's own corpus and what is mixed in. A
+permutation is drawn from a random stream of the corpus's name, and everything else about a use from streams of its
+purpose, never of its position in a list: the k-th window of a stage's own corpus is the same whatever is mixed in.
 """
 
 import hashlib
@@ -15,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from indelible.errors import UserError
-from indelible.study.stages import ExposureData, StageData, StageSpec
+from indelible.study.stage_spec import MixUse, StageData, StageSpec
 
 Windows = npt.NDArray[np.uint32]
+Sources = npt.NDArray[np.uint8]
 PLACEMENTS = {"uniform": (0.0, 1.0), "early": (0.0, 1 / 3), "late": (2 / 3, 1.0)}  # fractions of the stage
 
 
@@ -25,8 +27,9 @@ PLACEMENTS = {"uniform": (0.0, 1.0), "early": (0.0, 1 / 3), "late": (2 / 3, 1.0)
 class Ledger:
     """The data order of one stage. Row i is the i-th window that is trained on."""
 
-    sources: tuple[str, ...]  # token store folder names
-    source: npt.NDArray[np.uint8]  # (num_windows,) index into `sources`
+    stores: tuple[str, ...]  # token store folder of each use, the stage's own corpus first
+    uses: tuple[str, ...]  # the name of each use: see `use_names`
+    source: Sources  # (num_windows,) index into `stores` and `uses`
     window: Windows  # (num_windows,) window index within the store's training split
     seq_len: int  # predicted tokens per window
 
@@ -35,28 +38,47 @@ class Ledger:
 
     @property
     def sha256(self) -> str:
-        """Hex digest over sources, order and window length."""
-        digest = hashlib.sha256(repr((self.sources, self.seq_len)).encode())
+        """Hex digest over stores, order and window length."""
+        digest = hashlib.sha256(repr((self.stores, self.seq_len)).encode())
         digest.update(self.source.tobytes())
         digest.update(self.window.tobytes())
         return digest.hexdigest()
 
     def tokens_by_source(self, end: int | None = None) -> dict[str, int]:
-        """Tokens of the first ``end`` windows (all by default) by corpus name."""
-        counts = np.bincount(self.source[:end], minlength=len(self.sources))
-        return {corpus_of(s): int(n) * self.seq_len for s, n in zip(self.sources, counts, strict=True)}
+        """Tokens of the first ``end`` windows (all by default) by use."""
+        counts = np.bincount(self.source[:end], minlength=len(self.uses))
+        return {use: int(count) * self.seq_len for use, count in zip(self.uses, counts, strict=True)}
 
     def tokens_by_bin(self, bins: int, end: int | None = None) -> dict[str, list[int]]:
-        """Tokens by corpus name in each of ``bins`` equal parts of the stage."""
+        """Tokens by use in each of ``bins`` equal parts of the stage."""
         edges = np.linspace(0, len(self) if end is None else end, bins + 1).round().astype(int)
         parts = [self.source[a:b] for a, b in pairwise(edges)]
-        counts = np.array([np.bincount(part, minlength=len(self.sources)) for part in parts]) * self.seq_len
-        return {corpus_of(s): counts[:, i].tolist() for i, s in enumerate(self.sources)}
+        counts = np.array([np.bincount(part, minlength=len(self.uses)) for part in parts]) * self.seq_len
+        return {use: counts[:, i].tolist() for i, use in enumerate(self.uses)}
+
+    def shown(self, use: int) -> Windows:
+        """Windows of one use, in the order in which they are trained on."""
+        return self.window[self.source == use]
 
 
 def corpus_of(store: str) -> str:
     """Corpus name of a token store folder ``<corpus>-<fingerprint>``."""
     return store.rpartition("-")[0]
+
+
+def use_names(data: StageData) -> tuple[str, ...]:
+    """The name of each use of a stage, in the order of `StageData.uses`.
+
+    It is the corpus, or ``corpus:purpose`` for a mix of a corpus that another use of the stage has too.
+    """
+    corpora = [corpus_of(use.store) for use in data.uses]
+    mixed = [
+        f"{corpus}:{use.purpose}" if corpora.count(corpus) > 1 else corpus
+        for use, corpus in zip(data.mix, corpora[1:], strict=True)
+    ]
+    names = (corpora[0], *mixed)
+    assert len(set(names)) == len(names), f"two uses of one purpose in a stage: {names}"
+    return names
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
@@ -75,50 +97,26 @@ def source_order(store: str, store_windows: int, seed: int) -> Windows:
 def build_ledger(spec: StageSpec, store_windows: Mapping[str, int]) -> Ledger:
     """The data order of a stage.
 
+    Passes over the stage's own corpus come first, with the mixes that are shown in each pass, cut to the stage's
+    budget; then the mixes that are shown over the whole stage take their rows, the narrowest placement first.
+
     Args:
         spec: the stage run.
         store_windows: training windows that each store holds at ``spec.seq_len``, by store folder name.
 
     Raises:
-        UserError: a corpus is smaller than asked, or the exposure does not fit into its place.
+        UserError: a corpus is smaller than asked, or a mix does not fit into its place.
     """
     check_fits(spec, store_windows)
     data = spec.data
-    main = _stretch(data.store, data.first_window, data.windows, spec, store_windows)
-    if spec.stage == "pretrain":
-        return _pretrain_ledger(spec, main, store_windows)
-    sources = [data.store]
-    replayed = np.zeros(0, np.uint32)
-    if data.replay is not None:
-        sources.append(data.replay.store)
-        replayed = _stretch(data.replay.store, data.replay.first_window, data.replay.windows, spec, store_windows)
-    if not len(main):  # nothing of D_post is left: stage 2 is empty, replay or not
-        return Ledger(tuple(sources), np.zeros(0, np.uint8), main, spec.seq_len)
-    purpose = {"posttrain": "post", "finetune": "ft"}[spec.stage]
-    passes = math.ceil(data.total_windows / (len(main) + len(replayed)))
-    rows = [_mixed_pass(main, replayed, spec.seed, purpose, number) for number in range(passes)]
-    source = np.concatenate([part[0] for part in rows])[: data.total_windows]
-    window = np.concatenate([part[1] for part in rows])[: data.total_windows]
-    return Ledger(tuple(sources), source, window, spec.seq_len)
-
-
-def _pretrain_ledger(spec: StageSpec, pre: Windows, store_windows: Mapping[str, int]) -> Ledger:
-    data, exposure = spec.data, spec.data.exposure
-    shown = exposure.windows if exposure else 0
-    num_pre = data.total_windows - (shown if exposure and exposure.mode == "replace" else 0)
-    if num_pre <= 0:
-        raise UserError(
-            f"exposure.mode = replace: {shown} exposure windows leave nothing of the {data.total_windows} pretraining "
-            "windows; lower exposure.fraction or posttrain.tokens, or use mode: add."
-        )
-    pre = _in_passes(pre, num_pre, spec.seed, "pre")
-    if exposure is None:
-        return Ledger((data.store,), np.zeros(len(pre), np.uint8), pre, spec.seq_len)
-    prefix = _stretch(exposure.store, 0, exposure.unique_windows, spec, store_windows)
-    exposed = _in_passes(prefix, exposure.windows, spec.seed, "exposure")
-    slots = _exposure_slots(exposure, data, len(pre) + shown, spec.seed)
-    source, window = _interleaved(pre, exposed, slots)
-    return Ledger((data.store, exposure.store), source, window, spec.seq_len)
+    source, window = np.zeros(0, np.uint8), np.zeros(0, np.uint32)
+    if data.main.windows:  # else nothing of the stage's own corpus is left: the stage is empty, mixes or not
+        orders = {use.store: source_order(use.store, store_windows[use.store], spec.order_seed) for use in data.uses}
+        stretches = [orders[use.store][use.first_window : use.first_window + use.windows] for use in data.uses]
+        source, window = _passes(data, stretches, spec.seed)
+        if any(use.per == "stage" for use in data.mix):
+            source, window = _with_stage_mixes(spec, stretches, source, window)
+    return Ledger(tuple(use.store for use in data.uses), use_names(data), source, window, spec.seq_len)
 
 
 def check_fits(
@@ -132,8 +130,9 @@ def check_fits(
         left_out: what of a store's text is in neither split, in words for the message.
 
     Raises:
-        UserError: a corpus is smaller than asked.
+        UserError: a corpus is smaller than asked, or a mix does not fit into its place.
     """
+    check_places(spec)
     for store, count in spec.data.asked_windows.items():
         available = store_windows[store]
         if count > available:
@@ -145,63 +144,126 @@ def check_fits(
             )
 
 
-def _stretch(store: str, first: int, count: int, spec: StageSpec, store_windows: Mapping[str, int]) -> Windows:
-    """``count`` windows of a store's permutation from ``first`` on."""
-    return source_order(store, store_windows[store], spec.seed)[first : first + count]
+def check_places(spec: StageSpec) -> None:
+    """Checks what needs no tokens: that each mix has room in the stage, and the stage's own corpus too.
 
-
-def _in_passes(windows: Windows, total: int, seed: int, purpose: str) -> Windows:
-    """``total`` windows: the given order first, then passes shuffled anew, the last one cut."""
-    parts = [windows]
-    for number in range(1, math.ceil(total / len(windows))):
-        again = windows.copy()
-        stream(seed, f"{purpose} order, pass {number}").shuffle(again)
-        parts.append(again)
-    return np.concatenate(parts)[:total]
-
-
-def _exposure_slots(exposure: ExposureData, data: StageData, total: int, seed: int) -> npt.NDArray[np.int64]:
-    """Sorted rows of the stage that hold exposure windows, drawn without replacement within the placement."""
-    placement = exposure.placement
-    begin, end = PLACEMENTS[placement] if isinstance(placement, str) else placement
-    if exposure.mode == "replace":
-        total = data.total_windows
-    low, high = math.floor(begin * total), math.ceil(end * total)
-    if high - low < exposure.windows:
-        raise UserError(
-            f"exposure.placement = [{begin:g}, {end:g}] has room for {high - low} windows of the stage and the "
-            f"exposure has {exposure.windows}; widen the placement or lower exposure.fraction."
-        )
-    drawn = stream(seed, "exposure positions").choice(high - low, exposure.windows, replace=False, shuffle=False)
-    return np.sort(drawn) + low
-
-
-def _mixed_pass(
-    main: Windows, replayed: Windows, seed: int, purpose: str, number: int
-) -> tuple[npt.NDArray[np.uint8], Windows]:
-    """One pass over a stage's data, shuffled, with the replay windows at random rows.
-
-    The order of ``main`` does not depend on whether there is replay.
+    Raises:
+        UserError: a mix does not fit into its place.
     """
-    order = main.copy()
-    stream(seed, f"{purpose} order, pass {number}").shuffle(order)
-    if not len(replayed):
-        return np.zeros(len(order), np.uint8), order
-    total = len(main) + len(replayed)
-    slots = stream(seed, f"replay positions, pass {number}").choice(total, len(replayed), replace=False, shuffle=False)
-    slots.sort()  # in place: a sorted copy of millions of positions is memory
-    again = replayed.copy()
-    stream(seed, f"replay order, pass {number}").shuffle(again)
-    return _interleaved(order, again, slots)
+    data = spec.data
+    if not data.main.windows:
+        return
+    if data.replaced_windows >= data.total_windows:
+        raise UserError(
+            f"{spec.stage}: mode: replace shows {data.replaced_windows:,} windows of other corpora and leaves nothing "
+            f"of the stage's {data.total_windows:,} to {corpus_of(data.main.store)}; lower the fraction of the mix "
+            "or what it is a share of, or use mode: add."
+        )
+    placed = [(use, *placed_rows(use, data)) for use in data.mix if use.per == "stage"]
+    for use, low, high in placed:
+        others = sum(o.total_windows for o, begin, end in placed if o is not use and low <= begin and end <= high)
+        if high - low < use.total_windows + others:
+            raise _no_room(use, spec, high - low - others)
 
 
-def _interleaved(
-    base: Windows, inserted: Windows, slots: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.uint8], Windows]:
-    """``inserted`` at rows ``slots`` of the result, ``base`` in the rows between, both in their own order."""
-    source = np.zeros(len(base) + len(inserted), np.uint8)
-    source[slots] = 1
-    window = np.empty(len(source), np.uint32)
-    window[source == 1] = inserted
-    window[source == 0] = base
+def placed_rows(use: MixUse, data: StageData) -> tuple[int, int]:
+    """The rows of a stage between which the windows of a mix lie: the first, and the one behind the last."""
+    begin, end = PLACEMENTS[use.placement] if isinstance(use.placement, str) else use.placement
+    total = data.total_windows + data.added_windows
+    return math.floor(begin * total), math.ceil(end * total)
+
+
+def _width(use: MixUse, data: StageData) -> int:
+    low, high = placed_rows(use, data)
+    return high - low
+
+
+def _no_room(use: MixUse, spec: StageSpec, room: int) -> UserError:
+    placement = use.placement if isinstance(use.placement, str) else list(use.placement)
+    return UserError(
+        f"{spec.stage}: placement {placement} has room for {room:,} windows of the stage and the mix of "
+        f"{corpus_of(use.store)} ({use.purpose}) has {use.total_windows:,}; widen the placement or lower its fraction."
+    )
+
+
+def _passes(data: StageData, stretches: list[Windows], seed: int) -> tuple[Sources, Windows]:
+    """Passes over the stage's own corpus, with what is mixed into each of them, the last one cut."""
+    total, length = data.total_windows - data.replaced_windows, data.pass_windows
+    source, window = np.zeros(total, np.uint8), np.empty(total, np.uint32)
+    for number, start in enumerate(range(0, total, length)):
+        rows = slice(start, min(start + length, total))
+        one_source, one_window = _one_pass(data, stretches, seed, number)
+        window[rows] = one_window[: rows.stop - start]
+        if one_source is not None:
+            source[rows] = one_source[: rows.stop - start]
     return source, window
+
+
+def _one_pass(data: StageData, stretches: list[Windows], seed: int, number: int) -> tuple[Sources | None, Windows]:
+    """One pass; without a mix in it, it has no sources."""
+    source, window = None, stretches[0]
+    if number or data.order == "shuffled":
+        window = _shuffled(window, seed, f"{data.main.purpose} order, pass {number}")
+    for index, use in enumerate(data.mix, start=1):
+        if use.per != "pass":
+            continue
+        total, count = len(window) + use.windows, use.windows
+        positions = stream(seed, f"{use.purpose} positions, pass {number}")
+        is_mixed = np.zeros(total, np.bool_)
+        is_mixed[positions.choice(total, count, replace=False, shuffle=False)] = True
+        again = _shuffled(stretches[index], seed, f"{use.purpose} order, pass {number}")
+        before = source
+        source, both = is_mixed.view(np.uint8) * np.uint8(index), np.empty(total, np.uint32)
+        both[is_mixed] = again
+        np.logical_not(is_mixed, out=is_mixed)
+        both[is_mixed] = window
+        if before is not None:
+            source[is_mixed] = before
+        window = both
+    return source, window
+
+
+def _with_stage_mixes(
+    spec: StageSpec, stretches: list[Windows], base_source: Sources, base: Windows
+) -> tuple[Sources, Windows]:
+    """The stage with what is shown once over all of it; ``base`` fills the rows between."""
+    mixes = [(index, use) for index, use in enumerate(spec.data.mix, start=1) if use.per == "stage"]
+    mixes.sort(key=lambda mix: _width(mix[1], spec.data))  # who may lie anywhere leaves room to who may not
+    total = len(base) + sum(use.total_windows for _, use in mixes)
+    source, window = np.zeros(total, np.uint8), np.empty(total, np.uint32)
+    for index, use in mixes:
+        source[_drawn_rows(use, source, spec)] = index
+        window[source == index] = _in_passes(stretches[index], use, spec.seed)
+    is_free = source == 0
+    window[is_free] = base
+    source[is_free] = base_source
+    return source, window
+
+
+def _drawn_rows(use: MixUse, source: Sources, spec: StageSpec) -> npt.NDArray[np.int64]:
+    """Rows of the stage for a mix, drawn without replacement among those of its placement that have no source yet."""
+    low, high = placed_rows(use, spec.data)
+    room = high - low - int(np.count_nonzero(source[low:high]))
+    if room < use.total_windows:
+        raise _no_room(use, spec, room)
+    drawn = stream(spec.seed, f"{use.purpose} positions").choice(room, use.total_windows, replace=False, shuffle=False)
+    if room < high - low:  # other mixes are there already
+        drawn = np.flatnonzero(source[low:high] == 0)[drawn]
+    drawn += low
+    return drawn
+
+
+def _in_passes(windows: Windows, use: MixUse, seed: int) -> Windows:
+    """All windows of a mix: the corpus's own order first, then passes shuffled anew, the last one cut."""
+    shown = np.empty(use.total_windows, np.uint32)
+    for number, start in enumerate(range(0, len(shown), len(windows))):
+        one = _shuffled(windows, seed, f"{use.purpose} order, pass {number}") if number else windows
+        shown[start : start + len(one)] = one[: len(shown) - start]
+    return shown
+
+
+def _shuffled(windows: Windows, seed: int, name: str) -> Windows:
+    """A copy of windows in the order that a stream gives them."""
+    copy = windows.copy()
+    stream(seed, name).shuffle(copy)
+    return copy

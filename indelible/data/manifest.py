@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from indelible.data.index import FATES, HELDOUT, TRAIN, Index
+from indelible.data.index import DISPOSITIONS, HELDOUT, TRAIN, Index
 from indelible.data.leaks import Leaks
 from indelible.data.store import FORMAT
 from indelible.data.tokenizer import TokenizerInfo
@@ -15,28 +15,28 @@ from indelible.study.corpus_spec import DataSpec
 _COUNTED = ("documents", "tokens", "prompt_tokens", "bytes")
 
 
-def _sums(group: np.ndarray, size: int, facts: np.ndarray) -> list[dict[str, int]]:
+def _sums(group: np.ndarray, size: int, records: np.ndarray) -> list[dict[str, int]]:
     """Documents, tokens (of them prompt) and bytes of each of ``size`` groups; ``group`` (n,) says which one is whose.
 
     Sums are exact: a document's numbers are below 2^32, and float64 is exact up to 2^53.
     """
     counts = [np.bincount(group, minlength=size)]
-    counts += [np.bincount(group, facts[key], minlength=size) for key in _COUNTED[1:]]
+    counts += [np.bincount(group, records[key], minlength=size) for key in _COUNTED[1:]]
     return [dict(zip(_COUNTED, map(int, row), strict=True)) for row in zip(*counts, strict=True)]
 
 
-def fate_counts(index: Index) -> dict[str, dict[str, int]]:
+def disposition_counts(index: Index) -> dict[str, dict[str, int]]:
     """Documents, tokens and bytes by what became of them."""
-    return dict(zip(FATES, _sums(index.fate, len(FATES), index.facts), strict=True))
+    return dict(zip(DISPOSITIONS, _sums(index.disposition, len(DISPOSITIONS), index.records), strict=True))
 
 
 def source_counts(index: Index, licences: dict[str, str]) -> dict[str, dict[str, Any]]:
     """For each source its licence and, by side, documents, tokens and bytes: the histogram of sources."""
-    both = index.facts["source"].astype(np.int64) * len(FATES) + index.fate
-    sums = _sums(both, len(licences) * len(FATES), index.facts)
+    both = index.records["source"].astype(np.int64) * len(DISPOSITIONS) + index.disposition
+    sums = _sums(both, len(licences) * len(DISPOSITIONS), index.records)
     counts: dict[str, dict[str, Any]] = {}
     for number, (source, licence) in enumerate(licences.items()):
-        sides = {FATES[side]: sums[number * len(FATES) + side] for side in (TRAIN, HELDOUT)}
+        sides = {DISPOSITIONS[side]: sums[number * len(DISPOSITIONS) + side] for side in (TRAIN, HELDOUT)}
         if any(side["documents"] for side in sides.values()):
             counts[source] = {"licence": licence, **sides}
     return counts
@@ -63,11 +63,11 @@ def write_manifest(
         "vocab_size": tokenizer.vocab_size,
         "eos_id": tokenizer.eos_id,
         "dtype": tokenizer.dtype.name,
-        "has_mask": bool((index.facts["prompt_tokens"] > 0).any()),
+        "has_mask": bool((index.records["prompt_tokens"] > 0).any()),
         "spec": data.corpora[index.name].model_dump(mode="json"),
         "provenance": provenance,
         "split": data.split.model_dump(mode="json"),
-        "fates": fate_counts(index),
+        "fates": disposition_counts(index),
         "leaks": leaks.summary(data),
         "sources": source_counts(index, licences),
         "shards": shards,

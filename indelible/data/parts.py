@@ -1,8 +1,8 @@
 """Documents to part files: chunks of the stream, tokenised by a pool of processes, each written whole or not at all.
 
-A part is a file of tokens and one of facts on its documents, in rising order of the order key. The facts are written
-last, so a part counts as done if they exist and name the same documents; a killed run takes the stream up again and
-skips the chunks that are done.
+A part is a file of tokens and one of records on its documents, in rising order of the order key. The records are
+written last, so a part counts as done if they exist and name the same documents; a killed run takes the stream up again
+and skips the chunks that are done.
 """
 
 import contextlib
@@ -21,19 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from indelible.corpora.document import Document, content_hash
+from indelible.data.encode import Encoder
 from indelible.data.minhash import signatures
 from indelible.data.split import document_keys
-from indelible.data.tokenizer import TokenizerInfo, load_fast
+from indelible.data.tokenizer import TokenizerInfo
 from indelible.errors import UserError
 from indelible.files import written_aside
 
 CHUNK_BYTES = 4_000_000  # characters of text a part, about
-BATCH_BYTES = 400_000  # characters tokenised at once: the tokenizer's own results take a hundred bytes a token
 MAX_SOURCES = 10_000  # of a corpus: they are held in memory and stand in the manifest
-FACTS = np.dtype(
+RECORD = np.dtype(
     [
         ("short", "<u8"),  # first half of the hash of the text
         ("rest", "<u8"),  # second half
@@ -66,50 +65,31 @@ class EncodeSettings:
     has_signatures: bool
 
 
-_loaded: dict[Path, Tokenizer] = {}  # of this process: loading takes longer than a small chunk
+_loaded: dict[Path, Encoder] = {}  # of this process: loading takes longer than a small chunk
 
 
-def _tokenizer(path: Path) -> Tokenizer:
+def _encoder(path: Path) -> Encoder:
     if path not in _loaded:
-        _loaded[path] = load_fast(path)
+        _loaded[path] = Encoder(path)
     return _loaded[path]
-
-
-def _encode(documents: list[Document], tokenizer: Tokenizer) -> Iterator[list[np.ndarray]]:
-    """The ids of each document: of its prompt and its completion apart, so that no token straddles the border."""
-    first, size = 0, 0
-    for number, document in enumerate(documents, 1):
-        size += len(document.text)
-        if size < BATCH_BYTES and number < len(documents):
-            continue
-        batch = documents[first:number]
-        segments = []
-        for d in batch:
-            if d.prompt_chars:
-                segments.append(d.text[: d.prompt_chars])
-            segments.append(d.text[d.prompt_chars :])
-        encoded = iter(tokenizer.encode_batch_fast(segments, add_special_tokens=False))
-        for d in batch:
-            yield [np.array(next(encoded).ids, np.uint32) for _ in range(2 if d.prompt_chars else 1)]
-        first, size = number, 0
 
 
 def encode_chunk(chunk: Chunk, settings: EncodeSettings) -> tuple[int, int]:
     """Tokenises a chunk into its part files; returns (documents, tokens)."""
-    tokenizer = _tokenizer(settings.tokenizer.path)
     keyed = [(document_keys(d, settings.seed), d, s) for d, s in zip(chunk.documents, chunk.sources, strict=True)]
     keyed.sort(key=lambda item: (item[0][1], item[0][0]))
-    facts = np.zeros(len(keyed), FACTS)
+    records = np.zeros(len(keyed), RECORD)
     pieces: list[np.ndarray] = []
     start = 0
     end_of_text = np.array([settings.tokenizer.eos_id], np.uint32)
-    encoded = _encode([document for _, document, _ in keyed], tokenizer)
+    corpus = chunk.path.parent.parent.name
+    encoded = _encoder(settings.tokenizer.path).encode([document for _, document, _ in keyed], corpus)
     for row, ((content, order, split), document, source) in enumerate(keyed):
         ids = next(encoded)
         size = sum(map(len, ids)) + 1
         prompt_tokens = len(ids[0]) if document.prompt_chars else 0
         num_bytes = len(document.text.encode("utf-8", "surrogatepass"))
-        facts[row] = (*np.frombuffer(content, "<u8"), order, split, size, prompt_tokens, num_bytes, source, start)
+        records[row] = (*np.frombuffer(content, "<u8"), order, split, size, prompt_tokens, num_bytes, source, start)
         pieces += (*ids, end_of_text)
         start += size
     tokens = np.concatenate(pieces)
@@ -121,7 +101,7 @@ def encode_chunk(chunk: Chunk, settings: EncodeSettings) -> tuple[int, int]:
     _write_array(chunk.path.with_suffix(".tokens.npy"), tokens.astype(settings.tokenizer.dtype, copy=False))
     if settings.has_signatures:
         _write_array(chunk.path.with_suffix(".minhash.npy"), signatures([document.text for _, document, _ in keyed]))
-    _write_array(chunk.path.with_suffix(".facts.npy"), facts)
+    _write_array(chunk.path.with_suffix(".records.npy"), records)
     return len(keyed), start
 
 
@@ -130,15 +110,15 @@ def _write_array(path: Path, array: np.ndarray) -> None:
         np.save(handle, array, allow_pickle=False)
 
 
-def content_hex(facts: np.ndarray) -> list[str]:
+def content_hex(records: np.ndarray) -> list[str]:
     """The content hashes of some documents, as 32 hex digits."""
-    halves = np.stack([facts["short"], facts["rest"]], axis=1).astype("<u8")
+    halves = np.stack([records["short"], records["rest"]], axis=1).astype("<u8")
     return [row.tobytes().hex() for row in halves]
 
 
-def read_facts(path: Path) -> np.ndarray:
-    """The facts of a finished part: structured array of dtype `FACTS`, one row a document, by rising order key."""
-    return np.load(path.with_suffix(".facts.npy"), allow_pickle=False)
+def read_records(path: Path) -> np.ndarray:
+    """The records of a finished part: structured array of dtype `RECORD`, one row a document, by rising order key."""
+    return np.load(path.with_suffix(".records.npy"), allow_pickle=False)
 
 
 def _die_with_parent(parent: int) -> None:
@@ -217,10 +197,10 @@ def _chunks(documents: Iterator[Document], folder: Path, sources: dict[str, tupl
 def _finished(chunk: Chunk) -> tuple[int, int] | None:
     """(documents, tokens) of a part that is already there and holds these very documents."""
     with contextlib.suppress(FileNotFoundError):
-        facts = read_facts(chunk.path)
+        records = read_records(chunk.path)
         content = np.frombuffer(b"".join(content_hash(d.text) for d in chunk.documents), "<u8").reshape(-1, 2)
-        if np.array_equal(np.sort(content[:, 0]), np.sort(facts["short"])):
-            return len(facts), int(facts["tokens"].sum(dtype=np.int64))
+        if np.array_equal(np.sort(content[:, 0]), np.sort(records["short"])):
+            return len(records), int(records["tokens"].sum(dtype=np.int64))
     return None
 
 

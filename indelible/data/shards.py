@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from indelible.data.index import FATES, HELDOUT, TRAIN, Index
+from indelible.data.index import DISPOSITIONS, Index
 from indelible.data.parts import content_hex
 from indelible.files import file_sha256
 
@@ -30,7 +30,7 @@ def gather(index: Index, rows: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 
     Reads part after part; the documents of a part that are wanted together lie together in it.
     """
-    sizes = index.facts["tokens"][rows].astype(np.int64)
+    sizes = index.records["tokens"][rows].astype(np.int64)
     targets = np.cumsum(sizes) - sizes
     out = np.empty(int(sizes.sum()), dtype)
     part_of = index.part[rows]
@@ -40,7 +40,7 @@ def gather(index: Index, rows: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
         if not len(group):
             continue
         tokens = np.load(index.parts[part_of[group[0]]].with_suffix(".tokens.npy"), mmap_mode="r", allow_pickle=False)
-        starts = index.facts["start"][rows[group]].astype(np.int64)
+        starts = index.records["start"][rows[group]].astype(np.int64)
         low, high = int(starts.min()), int((starts + sizes[group]).max())
         local = np.asarray(tokens[low:high])
         lengths = sizes[group]
@@ -49,58 +49,56 @@ def gather(index: Index, rows: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     return out
 
 
-def completion_mask(facts: np.ndarray) -> np.ndarray:
+def completion_mask(records: np.ndarray) -> np.ndarray:
     """Which tokens of consecutive documents belong to a completion (all of a document without prompt): bool."""
-    ends = np.cumsum(facts["tokens"], dtype=np.int64)
-    starts = ends - facts["tokens"]
+    ends = np.cumsum(records["tokens"], dtype=np.int64)
+    starts = ends - records["tokens"]
     mask = np.ones(int(ends[-1]) if len(ends) else 0, bool)
-    for start, size in zip(starts.tolist(), facts["prompt_tokens"].tolist(), strict=True):
+    for start, size in zip(starts.tolist(), records["prompt_tokens"].tolist(), strict=True):
         mask[start : start + size] = False  # whole arrays of positions would take gigabytes
     return mask
 
 
-def _document_table(facts: np.ndarray, sources: list[str]) -> pl.DataFrame:
-    sizes = facts["tokens"].astype(np.int64)
+def _document_table(records: np.ndarray, sources: list[str]) -> pl.DataFrame:
+    sizes = records["tokens"].astype(np.int64)
     return pl.DataFrame(
         {
-            "content": content_hex(facts),
-            "source": pl.Series([sources[number] for number in facts["source"]], dtype=pl.String),
+            "content": content_hex(records),
+            "source": pl.Series([sources[number] for number in records["source"]], dtype=pl.String),
             "start": np.cumsum(sizes) - sizes,
-            "tokens": facts["tokens"],
-            "prompt_tokens": facts["prompt_tokens"],
-            "bytes": facts["bytes"],
+            "tokens": records["tokens"],
+            "prompt_tokens": records["prompt_tokens"],
+            "bytes": records["bytes"],
         }
     )
 
 
 def write_shards(
-    index: Index, sources: list[str], dtype: np.dtype[Any], folder: Path
-) -> dict[str, list[dict[str, Any]]]:
-    """Writes the shards of both sides; returns for each side the manifest's list of shards."""
-    has_mask = bool((index.facts["prompt_tokens"] > 0).any())
-    written: dict[str, list[dict[str, Any]]] = {}
-    for side in (TRAIN, HELDOUT):
-        split, rows = FATES[side], index.rows(side)
-        written[split] = []
-        for number, span in enumerate(_spans(index.facts["tokens"][rows], SHARD_TOKENS)):
-            chosen = rows[span]
-            facts = index.facts[chosen]
-            stem = folder / f"{split}-{number:05d}"
-            tokens = gather(index, chosen, dtype)
-            np.save(stem.with_suffix(".npy"), tokens, allow_pickle=False)
-            files = [stem.with_suffix(".npy")]
-            if has_mask:
-                np.save(stem.with_suffix(".mask.npy"), completion_mask(facts), allow_pickle=False)
-                files.append(stem.with_suffix(".mask.npy"))
-            _document_table(facts, sources).write_parquet(stem.with_suffix(".documents.parquet"))
-            files.append(stem.with_suffix(".documents.parquet"))
-            written[split].append(
-                {
-                    "tokens": len(tokens),
-                    "documents": len(facts),
-                    "bytes": int(facts["bytes"].sum(dtype=np.int64)),
-                    "completion_tokens": len(tokens) - int(facts["prompt_tokens"].sum(dtype=np.int64)),
-                    "files": [{"name": f.name, "bytes": f.stat().st_size, "sha256": file_sha256(f)} for f in files],
-                }
-            )
+    index: Index, side: int, sources: list[str], dtype: np.dtype[Any], folder: Path
+) -> list[dict[str, Any]]:
+    """Writes the shards of one side; returns the manifest's list of them."""
+    has_mask = bool((index.records["prompt_tokens"] > 0).any())
+    written = []
+    rows = index.rows(side)
+    for number, span in enumerate(_spans(index.records["tokens"][rows], SHARD_TOKENS)):
+        chosen = rows[span]
+        records = index.records[chosen]
+        stem = folder / f"{DISPOSITIONS[side]}-{number:05d}"
+        tokens = gather(index, chosen, dtype)
+        np.save(stem.with_suffix(".npy"), tokens, allow_pickle=False)
+        files = [stem.with_suffix(".npy")]
+        if has_mask:
+            np.save(stem.with_suffix(".mask.npy"), completion_mask(records), allow_pickle=False)
+            files.append(stem.with_suffix(".mask.npy"))
+        _document_table(records, sources).write_parquet(stem.with_suffix(".documents.parquet"))
+        files.append(stem.with_suffix(".documents.parquet"))
+        written.append(
+            {
+                "tokens": len(tokens),
+                "documents": len(records),
+                "bytes": int(records["bytes"].sum(dtype=np.int64)),
+                "completion_tokens": len(tokens) - int(records["prompt_tokens"].sum(dtype=np.int64)),
+                "files": [{"name": f.name, "bytes": f.stat().st_size, "sha256": file_sha256(f)} for f in files],
+            }
+        )
     return written

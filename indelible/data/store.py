@@ -1,5 +1,6 @@
 """A token store: shards of tokens with a manifest, read in windows. docs/token-store.md describes the files."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,19 @@ class _Split:
             self.tokens.append(_open_array(folder / shard["files"][0]["name"], shard["tokens"]))
             if has_mask:
                 self.masks.append(_open_array(folder / shard["files"][1]["name"], shard["tokens"]))
+        self.folder, self.shards = folder, shards
         self.sizes = np.array([shard["tokens"] for shard in shards], np.int64)
         self.bytes = sum(shard["bytes"] for shard in shards)
+
+    @functools.cached_property
+    def document_starts(self) -> list[np.ndarray]:
+        """For each shard the first token of each of its documents: int64, rising from 0."""
+        return [_document_starts(self.folder, shard) for shard in self.shards]
+
+    @functools.cached_property
+    def documents_before(self) -> np.ndarray:
+        """Documents in front of each shard, and in all: int64 (shards + 1,)."""
+        return np.cumsum([0, *map(len, self.document_starts)])
 
     def windows_before(self, seq_len: int) -> np.ndarray:
         """Windows in front of each shard, and in all: int64 (shards + 1,)."""
@@ -34,6 +46,22 @@ def _open_array(path: Path, size: int) -> np.ndarray:
     if array.shape != (size,):
         raise UserError(f"{path}: {array.shape} values where the manifest says {size}; delete the store and run again.")
     return np.asarray(array)  # a plain view of the mapping: indexing a memmap object is three times slower
+
+
+def _document_table(folder: Path, shard: dict[str, Any]) -> Path:
+    """The table of a shard's documents, beside it."""
+    name = next((file["name"] for file in shard["files"] if file["name"].endswith(".documents.parquet")), None)
+    if name is None:
+        raise UserError(f"{folder}: its manifest names no table of documents; delete the store and run again.")
+    return folder / name
+
+
+def _document_starts(folder: Path, shard: dict[str, Any]) -> np.ndarray:
+    """The first token of each document of a shard: int64."""
+    import pyarrow.parquet as pq  # only evaluation needs it
+
+    table = pq.read_table(_document_table(folder, shard), columns=["start"])
+    return table["start"].to_numpy().astype(np.int64)
 
 
 class TokenStore:
@@ -82,10 +110,19 @@ class TokenStore:
     def left_out(self) -> str:
         """One sentence on the text that was read and is in neither split, empty if there is none."""
         parts = []
-        for fate, sums in self.manifest["fates"].items():
-            if sums["tokens"] and fate not in self._splits:  # beyond max_tokens only a sample was read: no number
-                parts.append(fate if fate.startswith("beyond") else f"{sums['tokens']:,} tokens as {fate}")
+        for disposition, sums in self.manifest["fates"].items():
+            if sums["tokens"] and disposition not in self._splits:
+                is_sampled = disposition.startswith("beyond")  # beyond max_tokens only a sample was read: no number
+                parts.append(disposition if is_sampled else f"{sums['tokens']:,} tokens as {disposition}")
         return f" Left out of what was read: {', '.join(parts)} (docs/token-store.md)." if parts else ""
+
+    def document_tables(self, split: str) -> list[Path]:
+        """The Parquet files with the documents of a side, shard by shard: docs/token-store.md has the columns.
+
+        Raises:
+            UserError: the store has none.
+        """
+        return [_document_table(self.folder, shard) for shard in self._splits[split].shards]
 
     def num_tokens(self, split: str) -> int:
         """Tokens of a side (``train`` or ``heldout``), end-of-text tokens included."""
@@ -105,6 +142,14 @@ class TokenStore:
             self._offsets[key] = self._splits[split].windows_before(seq_len)
         return self._offsets[key]
 
+    def _checked(self, split: str, windows: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
+        """Window numbers as int64, each found to be in the split; and the windows in front of each shard."""
+        before = self._before(split, seq_len)
+        windows = np.asarray(windows, np.int64)
+        if len(windows) and not 0 <= int(windows.min()) <= int(windows.max()) < before[-1]:
+            raise IndexError(f"windows {windows.min()}..{windows.max()} of {split}, which has {before[-1]}")
+        return windows, before
+
     def read(self, split: str, windows: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads windows by number.
 
@@ -118,10 +163,7 @@ class TokenStore:
             Tokens int64 (N, seq_len + 1), and for stores with prompts bool (N, seq_len): the targets that belong to a
             completion; else None.
         """
-        before = self._before(split, seq_len)
-        windows = np.asarray(windows, np.int64)
-        if len(windows) and not 0 <= int(windows.min()) <= int(windows.max()) < before[-1]:
-            raise IndexError(f"windows {windows.min()}..{windows.max()} of {split}, which has {before[-1]}")
+        windows, before = self._checked(split, windows, seq_len)
         if seq_len not in self._ranges:
             self._ranges[seq_len] = np.arange(seq_len + 1)
         data, offsets = self._splits[split], self._ranges[seq_len]
@@ -139,3 +181,29 @@ class TokenStore:
             if mask is not None:
                 mask[chosen] = data.masks[shard][places[:, 1:]]
         return tokens, mask
+
+    def target_documents(self, split: str, windows: np.ndarray, seq_len: int) -> np.ndarray:
+        """The document that each target of some windows belongs to.
+
+        Args:
+            split: ``train`` or ``heldout``.
+            windows: int64 (N,), each below `num_windows`.
+            seq_len: predicted tokens a window.
+
+        Returns:
+            int64 (N, seq_len): the number of the document, counted through the split. A document's end-of-text token
+            is its own.
+
+        Raises:
+            UserError: the store has no table of documents.
+        """
+        windows, before = self._checked(split, windows, seq_len)
+        data = self._splits[split]
+        documents = np.empty((len(windows), seq_len), np.int64)
+        shard_of = np.searchsorted(before, windows, side="right") - 1
+        for shard in np.unique(shard_of):
+            chosen = np.flatnonzero(shard_of == shard)
+            places = ((windows[chosen] - before[shard]) * seq_len)[:, None] + np.arange(1, seq_len + 1)
+            found = np.searchsorted(data.document_starts[shard], places, side="right") - 1
+            documents[chosen] = data.documents_before[shard] + found
+        return documents

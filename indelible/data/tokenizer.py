@@ -1,6 +1,8 @@
 """The tokenizer of a study: a byte-level BPE trained on it, or any Hugging Face tokenizer; one folder either way."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,25 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from indelible.errors import UserError
+from indelible.errors import UserError, refusing
 from indelible.files import file_sha256, read_json, write_json
+from indelible.models.given import model_folder
 from indelible.study.corpus_spec import BpeTokenizer, HfTokenizer
 
 END_OF_TEXT = "<|endoftext|>"
+FILES = (
+    "tokenizer",
+    "special_tokens_map",
+    "added_tokens",
+    "vocab",
+    "merges",
+    "chat_template",
+    "spiece",
+    "sentencepiece",
+)
+_LONGEST_RUN = 5_000  # characters of one kind that the trainer sees in a row
+_RUN = re.compile(r"[^\W\d_]+|\d+|\s+|[^\w\s]+|_+")
+_BLANKS = re.compile(rf"\s{{{_LONGEST_RUN}}}")
 
 
 @dataclass(frozen=True)
@@ -40,8 +56,27 @@ def bpe(spec: BpeTokenizer, texts: Iterable[str]) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((piece for text in texts for piece in _with_short_runs(text)), trainer)
     return tokenizer
+
+
+def _with_short_runs(text: str) -> Iterator[str]:
+    """A text in pieces of which none has a longer run of letters, digits, signs or blanks than `_LONGEST_RUN`.
+
+    The trainer takes the square of a run's length; a DNA sequence or an endless line of dashes would take hours.
+    """
+    if len(text) < _LONGEST_RUN or not (_BLANKS.search(text) or max(map(len, text.split()), default=0) >= _LONGEST_RUN):
+        yield text
+        return
+    first = 0
+    for run in _RUN.finditer(text):
+        while run.end() - first > _LONGEST_RUN and run.end() - run.start() > _LONGEST_RUN:
+            cut = max(first, run.start()) + _LONGEST_RUN
+            if cut >= run.end():
+                break
+            yield text[first:cut]
+            first = cut
+    yield text[first:]
 
 
 def train_bpe(spec: BpeTokenizer, texts: Iterable[str], folder: Path) -> None:
@@ -68,14 +103,16 @@ def copy_hf(spec: HfTokenizer, folder: Path) -> None:
     """
     from transformers import AutoTokenizer  # takes seconds to import and is needed only here
 
-    try:
-        loaded = AutoTokenizer.from_pretrained(spec.path, revision=spec.revision or "main")
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
+    place = model_folder(spec.path) or spec.path  # a name of the model catalogue, a folder, or a hub id
+
+    def message(reason: str) -> str:
+        return (
             f"tokenizer {spec.path!r} could not be loaded ({reason}); give the path of a folder with tokenizer.json, "
             "or a name on the hub and a network."
-        ) from None
+        )
+
+    with refusing(message):
+        loaded = AutoTokenizer.from_pretrained(place, revision=spec.revision or "main", trust_remote_code=False)
     if not getattr(loaded, "is_fast", False):
         raise UserError(
             f"tokenizer {spec.path!r} has no tokenizer.json (fast form); convert it with transformers first."
@@ -85,8 +122,19 @@ def copy_hf(spec: HfTokenizer, folder: Path) -> None:
             f"tokenizer {spec.path!r} has no end-of-text token (eos_token); documents could not be told apart."
         )
     folder.mkdir(parents=True)
-    loaded.save_pretrained(folder)
-    _write_info(folder, loaded.backend_tokenizer, loaded.eos_token_id)
+    with refusing(lambda reason: f"tokenizer {spec.path!r} cannot be written and read again ({reason}); repair it."):
+        loaded.save_pretrained(folder)
+        _write_info(folder, Tokenizer.from_file(str(folder / "tokenizer.json")), loaded.eos_token_id)
+
+
+def folder_files(folder: Path) -> dict[str, str]:
+    """sha256 of every file of a folder that a tokenizer is read from, by name: whichever changes, tokens may change."""
+    names = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name.startswith(FILES)]
+    found = {path.name: file_sha256(path) for path in names}
+    with suppress(UserError, AttributeError):  # what transformers takes from the model's config to choose the class
+        config = read_json(folder / "config.json")
+        found["config.json"] = repr([config.get(key) for key in ("model_type", "tokenizer_class")])
+    return found
 
 
 def _write_info(folder: Path, tokenizer: Tokenizer, eos_id: int) -> None:

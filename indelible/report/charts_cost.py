@@ -3,7 +3,7 @@
 import altair as alt
 import polars as pl
 
-from indelible.report.cost import Cost
+from indelible.report.cost_summary import Cost
 from indelible.report.figure import Figure
 
 
@@ -32,7 +32,8 @@ def cost_figure(cost: Cost) -> Figure | None:
     return Figure(
         name="cost",
         title="Cost by stage",
-        caption="Tokens trained, and what the same chains would have cost if each had trained its three stages itself.",
+        caption="Tokens trained, and what the same chains would have cost if each had trained all its stages itself.",
         chart=chart,
         data={"cost": pl.DataFrame(rows)},
+        place="cost",
     )

@@ -6,10 +6,10 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from indelible.analysis.arms import ids_text
-from indelible.analysis.verdicts import Verdict
+from indelible.claims.verdicts import Verdict
 from indelible.report.figure import MIN_SEEDS_FOR_BARS, NEUTRAL, VERDICT_COLORS, Figure
 from indelible.report.headline import common_parts, short_scope
+from indelible.results.labels import ids_text
 
 _ROW_HEIGHT = 22
 _VERDICT_SHAPES = alt.Scale(domain=list(VERDICT_COLORS), range=["circle", "diamond", "cross"])  # not colour alone
@@ -17,7 +17,7 @@ _VERDICT_COLORS = alt.Scale(domain=list(VERDICT_COLORS), range=list(VERDICT_COLO
 
 
 def effects_figure(verdicts: Sequence[Verdict], scale: str) -> Figure | None:
-    """A forest: each finding's effect, interval and detectable effect. None when nothing has an effect.
+    """A forest: each finding's effect, the interval that decides it, the detectable effect. None without effects.
 
     Args:
         verdicts: of the study.
@@ -47,22 +47,24 @@ def effects_figure(verdicts: Sequence[Verdict], scale: str) -> Figure | None:
         tooltip=[
             alt.Tooltip("claim:N"), alt.Tooltip("text:N"), alt.Tooltip("scope:N", title="where"),
             alt.Tooltip("verdict:N"), alt.Tooltip("effect:Q", format="+.4f"), alt.Tooltip("low:Q", format="+.4f"),
-            alt.Tooltip("high:Q", format="+.4f"), alt.Tooltip("detectable:Q", format=".4f"),
+            alt.Tooltip("high:Q", format="+.4f"), alt.Tooltip("confidence:Q", format=".2%"),
+            alt.Tooltip("detectable:Q", format=".4f"),
             alt.Tooltip("n:Q", title="seeds"), alt.Tooltip("detail:N"), alt.Tooltip("runs:N"),
         ],
     )  # fmt: skip
     layers = [band, zero, line, dot] if (frame["n"] >= MIN_SEEDS_FOR_BARS).any() else [zero, dot]
     return Figure(
         name="effects",
-        title="Effects and what could have been seen",
+        title="Effects and what can be seen",
         caption=(
-            "One row a finding: the mean difference over seeds, its 95 % interval (the wider of bootstrap and "
-            "Student t), "
-            "and in grey the effects too small for this design to detect with power 0.8: what lies in the grey is "
-            "inconclusive. Bars and grey are drawn from three seeds on."
+            "One row a finding: the mean difference over seeds and the paired t interval that decides it, all "
+            "corrections included. In grey the true effects that this design finds with a power below 0.8 (of what "
+            "shall be flat, the margins that it cannot show): for planning, it decides nothing. Bars and grey are "
+            "drawn from three seeds on."
         ),
         chart=alt.layer(*layers).properties(width=620, height=_ROW_HEIGHT * len(rows)),
         data={"effects": frame},
+        place="effects",
     )
 
 
@@ -72,7 +74,8 @@ def _forest_row(verdict: Verdict, everywhere: set[str]) -> dict[str, Any]:
     label = f"{verdict.claim} · {where}" if where else verdict.claim
     return {
         "label": label, "claim": verdict.claim, "text": verdict.text, "scope": one.scope,
-        "verdict": one.verdict, "effect": one.effect, "low": one.low, "high": one.high, "detectable": one.detectable,
+        "verdict": one.verdict, "effect": one.effect, "low": one.low, "high": one.high,
+        "confidence": one.confidence, "detectable": one.detectable,
         "undetectable_low": None if one.detectable is None else -one.detectable, "undetectable_high": one.detectable,
         "n": one.num_seeds, "detail": one.detail, "runs": ids_text(one.run_ids, 3),
     }  # fmt: skip

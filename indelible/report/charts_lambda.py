@@ -6,11 +6,19 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from indelible.analysis import paper
-from indelible.analysis.arms import TREATMENT, count_text, ids_text, plural, settings_text, treatment_columns, word
-from indelible.analysis.columns import setting_columns, varying
-from indelible.analysis.inference import mean_interval
+from indelible.claims import paper_figures as paper
 from indelible.report.figure import MIN_SEEDS_FOR_BARS, Chart, Figure
+from indelible.results.columns import setting_columns, varying
+from indelible.results.labels import (
+    count_text,
+    ids_text,
+    plural,
+    settings_text,
+    treatment_columns,
+    treatments,
+    word,
+)
+from indelible.statistics.inference import mean_interval
 
 _TITLES = {"L_im": "L_im, at hand-over", "L_ret": "L_ret, after the later fine-tune"}
 _DOT: dict[str, Any] = {"filled": True, "size": 55, "opacity": 1}
@@ -63,6 +71,7 @@ def lambda_figure(table: pl.DataFrame) -> Figure | None:
         chart=chart,
         data={"lambda_mean": summary, "lambda_seed": points, "lambda_paper": paper_rows},
         notes=(f"{num_left_out} more settings are in the table below.",) if num_left_out else (),
+        place="effects",
     )
 
 
@@ -71,10 +80,11 @@ def _summaries(done: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
 
     A slice holds everything but lambda, |D_post| and seed fixed; before the slices of one treatment comes their mean.
     """
-    settled = set(TREATMENT) - set(treatment_columns(done))
+    known = treatments(done)
+    settled = set(known) - set(treatment_columns(done))
     others = [name for name in varying(done, setting_columns(done)) if name not in (*_AXES, *settled)]
-    treatment = sorted((name for name in others if name in TREATMENT), key=TREATMENT.index)
-    sweeps = [name for name in others if name not in TREATMENT]
+    treatment = [name for name in known if name in others]
+    sweeps = [name for name in others if name not in known]
     others = [*treatment, *sweeps]
     losses = ["L_im", "L_ret"]
     done = done.sort([*others, *_AXES, "seed"], nulls_last=False)

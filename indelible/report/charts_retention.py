@@ -6,13 +6,13 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from indelible.analysis import paper
-from indelible.analysis.arms import ids_text, plural, settings_text, treatment_columns, word
-from indelible.analysis.columns import setting_columns, varying
-from indelible.analysis.compare import compare_at_equal_settings
-from indelible.analysis.scopes import EXPOSURE, scopes
+from indelible.claims import paper_figures as paper
+from indelible.claims.scopes import EXPOSURE, scopes
 from indelible.report.charts_lambda import lambda_axis, size_channels, with_sizes
 from indelible.report.figure import MIN_SEEDS_FOR_BARS, Chart, Figure
+from indelible.results.columns import setting_columns, varying
+from indelible.results.labels import ids_text, plural, settings_text, treatment_columns, word
+from indelible.statistics.compare import compare_at_equal_settings
 
 LOSSES = ("L_im", "L_ret")
 MAX_RATES = 8  # stage-3 learning rates that get a choice of their own in the menu
@@ -49,7 +49,7 @@ def retention_figure(table: pl.DataFrame) -> Figure | None:
         _view("retention_paper", f"datum.panel == {panel}", f"'The paper: Figure 3' + {panel}", papers, has_bars=False),
         columns=2,
     ).resolve_scale(color="independent", shape="independent", y="shared")
-    menu = {"bind": alt.binding_select(options=names, name="settings ")} if len(names) > 1 else {}
+    menu: dict[str, Any] = {"bind": alt.binding_select(options=names, name="settings ")} if len(names) > 1 else {}
     select = alt.param(name="slice", value=names[0], **menu)
     return Figure(
         name="retention",
@@ -58,11 +58,12 @@ def retention_figure(table: pl.DataFrame) -> Figure | None:
             "Held-out loss on D_post minus that at λ 0 with the same seed and settings, so that what a seed does to "
             "every arm cancels; mean over seeds. Below zero: exposure helps. Solid, filled: L_ret. Dashed, hollow: "
             "L_im. "
-            + ("Bars: 95 % interval, the wider of bootstrap and Student t. " if has_bars else "")
+            + ("Bars: 95 % paired t interval of each point by itself. " if has_bars else "")
             + "The paper has one seed, 135M parameters and |D_post| of 30M to 300M tokens."
         ),
         chart=chart.add_params(select),
         data={"retention": frame, "retention_paper": papers},
+        place="summary",
     )
 
 
@@ -79,7 +80,7 @@ def _slices(table: pl.DataFrame) -> list[tuple[str, str, pl.DataFrame]]:
     One for each treatment (lambda left open), averaged over its sweeps; then one for each of its stage-3 rates. At
     most 16: the losses of all settings are in the lambda figure and in the table.
     """
-    done = table.filter(pl.col("status") == "done")
+    done = table.filter(pl.col("status").is_in(["done", "diverged"]))
     if done.height == 0:
         return []
     columns = [name for name in treatment_columns(done) if name not in EXPOSURE] + ["allocation"]

@@ -1,18 +1,18 @@
-"""Single runs: the training curves of a chain's three stages on one time line, and the ledger of pretraining."""
+"""Single chains: the training curves of their stages on one time line."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
 import polars as pl
 
-from indelible.analysis.arms import settings_text
-from indelible.analysis.columns import STAGES, setting_columns, varying
-from indelible.analysis.runs import StudyRun, read_ledger, read_metrics
+from indelible.records import PlannedChain
+from indelible.report.chains import spread_chains
 from indelible.report.figure import Chart, Figure
+from indelible.results.curves import TRAINED, WATCHED, points
+from indelible.results.run_folder import StudyRun
 
-MAX_CHAINS = 60  # chains whose curves are put into the page
 MAX_POINTS = 60  # points kept of one run's training loss
-MAX_LEDGERS = 24
 _TRAINING = "training loss"
 
 
@@ -21,24 +21,18 @@ def curves_figure(table: pl.DataFrame, run: StudyRun) -> Figure | None:
 
     At most 60 chains are put in, spread over the table (all arms come before a second seed of one).
     """
-    chains = _spread(table)
     rows: dict[str, list[dict[str, Any]]] = {}
     options: dict[str, str] = {}
-    for chain in chains:
-        offset = 0
-        for position, stage in enumerate(STAGES):
-            run_id = chain[f"{stage}_id"]
-            if not run_id:
-                continue
-            if run_id not in rows:
-                rows[run_id] = _run_rows(run, run_id, position, offset)
-            offset += int((run.results.get(run_id) or {}).get("train_tokens") or 0)
-        options[_key(chain)] = f"{chain['settings'] or 'chain'} · seed {chain['seed']}"
-    points = [row for run_rows in rows.values() for row in run_rows]
-    if not points:
+    chains = spread_chains(table)
+    for row in chains:
+        chain = run.plan.chains[row["row"]]
+        _add_chain(rows, run, chain)
+        options[_key(chain)] = f"{row['settings'] or 'chain'} · seed {row['seed']}"
+    found = [point for own in rows.values() for point in own]
+    if not found:
         return None
     bind = alt.binding_select(options=list(options), labels=list(options.values()), name="chain ")
-    chain_param = alt.param(name="chain", value=_most_erased(chains), bind=bind)
+    chain_param = alt.param(name="chain", value=_most_forgotten(chains, run), bind=bind)
     scale_param = alt.param(name="axis", value="equal stages",
                             bind=alt.binding_radio(options=["equal stages", "tokens"], name="time line "))  # fmt: skip
     left_out = table.height - len(options)
@@ -47,112 +41,75 @@ def curves_figure(table: pl.DataFrame, run: StudyRun) -> Figure | None:
         title="One chain from its first token to its last",
         caption=(
             "Held-out losses (large dots: the results of the stages) and the training loss (thin "
-            "line) of the chosen chain. What stage 3 does to D_post is the rise of its line in the last part."
+            "line) of the chosen chain. What a later stage does to D_post is the rise of its line in that part."
         ),
-        chart=_curve_chart(has_training=any(row["what"] == _TRAINING for row in points)).add_params(
+        chart=_curve_chart(has_training=any(point["what"] == _TRAINING for point in found)).add_params(
             chain_param, scale_param
         ),
-        data={"curves": pl.DataFrame(points, infer_schema_length=None)},
+        data={"curves": pl.DataFrame(found, infer_schema_length=None)},
         notes=(f"{left_out} more chains have curves in their run folders.",) if left_out > 0 else (),
     )
 
 
-def ledger_figure(table: pl.DataFrame, run: StudyRun) -> Figure | None:
-    """Where in pretraining D_post was seen; None when no run has a ledger.json with a second source."""
-    settings = [name for name in varying(table, setting_columns(table)) if name.startswith(("exposure", "placement",
-                "post_tokens", "pretrain"))] if table.height else []  # fmt: skip
-    rows: list[dict[str, Any]] = []
-    labels: set[str] = set()
-    for chain in table.sort([*settings, "seed"], nulls_last=False).iter_rows(named=True):
-        run_id = chain["pretrain_id"]
-        if run_id is None or len(labels) >= MAX_LEDGERS:
-            continue
-        label = settings_text(chain, settings) or "all"
-        if label in labels:  # another seed of the same arm
-            continue
-        ledger = read_ledger(run.root, run_id)
-        if ledger is None:
-            continue
-        labels.add(label)
-        rows += _ledger_rows(ledger, label, run_id)
-    if not any(row["source_number"] > 0 for row in rows):
-        return None
-    rows = [row for row in rows if row["source_number"] > 0]
-    percent = alt.Axis(format="%", tickCount=5)
-    labels = {row["label"] for row in rows}
-    chart = (
-        alt.Chart(alt.NamedData("ledger"))
-        .mark_rect()
-        .encode(
-            x=alt.X("start:Q", title="part of pretraining done", axis=percent, scale=alt.Scale(domain=[0, 1])),
-            x2="end:Q",
-            y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(grid=False)),
-            color=alt.Color("share:Q", title="part of the tokens", scale=alt.Scale(domainMin=0),
-                            legend=alt.Legend(format=".1%", gradientLength=180)),
-            tooltip=[alt.Tooltip("label:N", title="arm"), alt.Tooltip("source:N"), alt.Tooltip("tokens:Q", format=","),
-                     alt.Tooltip("share:Q", format=".2%"), alt.Tooltip("start:Q", format=".0%"),
-                     alt.Tooltip("run:N")],
-        )
-        .properties(width=620, height=20 * len(labels))
-    )  # fmt: skip
-    return Figure(
-        name="ledger",
-        title="When in pretraining D_post was seen",
-        caption="One row an arm (first seed): how much of each fiftieth of pretraining came from D_post.",
-        chart=chart,
-        data={"ledger": pl.DataFrame(rows)},
-    )
+def _add_chain(rows: dict[str, list[dict[str, Any]]], run: StudyRun, chain: PlannedChain) -> None:
+    """Adds the points of a chain's stage runs that no other chain has brought."""
+    offset = 0
+    for position, (stage, name) in enumerate(chain.stages.items()):
+        place = {"run": name, "stage": stage, "position": position, "offset": offset}
+        if name not in rows:
+            start = _losses(run, chain, chain.start) if position == 0 and chain.start else {}
+            rows[name] = _run_points(run, place, start, _losses(run, chain, name))
+        result = run.results.get(name)
+        offset += 0 if result is None else result.train_tokens
 
 
-def _spread(table: pl.DataFrame) -> list[dict[str, Any]]:
-    """Up to MAX_CHAINS chains: first one seed of every setting, evenly spread, then further seeds."""
-    if table.height == 0:
-        return []
-    ordered = table.with_row_index("row").sort("seed", "row")
-    first = ordered.filter(pl.col("seed") == ordered["seed"][0])
-    if first.height >= MAX_CHAINS:
-        picks = [round(number * (first.height - 1) / (MAX_CHAINS - 1)) for number in range(MAX_CHAINS)]
-        return first[sorted(set(picks))].to_dicts()
-    return ordered.head(MAX_CHAINS).to_dicts()
+def _losses(run: StudyRun, chain: PlannedChain, checkpoint: str) -> dict[str, float | None]:
+    """The reported losses of a checkpoint by corpus."""
+    planned = run.planned_evaluations(chain, checkpoint)
+    made = {corpus: run.evaluations.get(name) for corpus, name in planned.items()}
+    return {corpus: one.nats_per_token for corpus, one in made.items() if one is not None}
 
 
-def _key(chain: dict[str, Any]) -> str:
-    return " ".join(chain[f"{stage}_id"] for stage in STAGES if chain[f"{stage}_id"])
+def _key(chain: PlannedChain) -> str:
+    return " ".join(chain.stages.values())
 
 
-def _most_erased(chains: list[dict[str, Any]]) -> str:
-    """The chain that lost most in stage 3, which is what the view is about; the first one when none is finished."""
-    finished = [chain for chain in chains if chain["L_ret"] is not None and chain["L_im"] is not None]
-    return _key(max(finished, key=lambda chain: chain["L_ret"] - chain["L_im"], default=chains[0]))
+def _most_forgotten(chains: list[dict[str, Any]], run: StudyRun) -> str:
+    """The chain that lost most of D_post, which is what the view is about; the first one when none is finished."""
+    finished = [row for row in chains if row["forgotten"] is not None]
+    chosen = max(finished, key=lambda row: row["forgotten"], default=chains[0])
+    return _key(run.plan.chains[chosen["row"]])
 
 
-def _run_rows(run: StudyRun, run_id: str, position: int, offset: int) -> list[dict[str, Any]]:
-    """Points of one stage run: thinned training losses, its evaluations, and the losses of its result at its end."""
-    records = read_metrics(run.root, run_id)
-    result = run.results.get(run_id) or {}
-    seen = max((int(record.get("tokens") or 0) for record in records), default=0)
-    total = max(seen, int(result.get("train_tokens") or 0))
-    place = {"run": run_id, "stage": STAGES[position], "position": position, "offset": offset, "total": total}
-    train = [record for record in records if "train/loss" in record]
+def _run_points(
+    run: StudyRun, place: Mapping[str, Any], start: Mapping[str, float | None], end: Mapping[str, float | None]
+) -> list[dict[str, Any]]:
+    """Points of one stage run: thinned training losses, held-out losses inside it, reported losses at its ends."""
+    records = list(points(run, place["run"]))
+    result = run.results.get(place["run"])
+    seen = max((record["tokens"] for record in records), default=0)
+    total = max(seen, 0 if result is None else result.train_tokens)
+    here = {**place, "total": total}
+    train = [record for record in records if record["kind"] == TRAINED]
     step = max(1, -(-len(train) // MAX_POINTS))
-    rows = [_point(place, record, _TRAINING, record["train/loss"]) for record in train[::step]]
-    for record in records:
-        for key, value in record.items():
-            if key.startswith("eval/") and key.endswith("/nats_per_token"):
-                rows.append(_point(place, record, key.split("/")[1], value))
-    end = {"tokens": total, "step": result.get("steps")}
-    for corpus, loss in (result.get("losses") or {}).items():
-        rows.append(_point(place, end, corpus, loss.get("nats_per_token"), is_result=True))
+    watched = {record["corpus"] for record in records if record["kind"] == WATCHED}
+    rows = [_point(here, record, _TRAINING, record.get("nats_per_token")) for record in train[::step]]
+    for record in records:  # where a corpus is watched, its stopping windows would draw a second line
+        if record["kind"] == WATCHED or (record["kind"] != TRAINED and record["corpus"] not in watched):
+            rows.append(_point(here, record, record["corpus"], record.get("nats_per_token")))
+    last = {"tokens": total, "step": 0 if result is None else result.steps}
+    for record, losses in (({"tokens": 0, "step": 0}, start), (last, end)):
+        rows += [_point(here, record, corpus, loss, is_result=True) for corpus, loss in losses.items()]
     return [row for row in rows if row["value"] is not None]
 
 
 def _point(
-    place: dict[str, Any], record: dict[str, Any], what: str, value: float | None, *, is_result: bool = False
+    place: Mapping[str, Any], record: Mapping[str, Any], what: str, value: float | None, *, is_result: bool = False
 ) -> dict[str, Any]:
-    tokens = int(record.get("tokens") or 0)
+    tokens = record["tokens"]
     share = tokens / place["total"] if place["total"] else 1.0
     return {
-        "run": place["run"], "stage": place["stage"], "what": what, "step": int(record.get("step") or 0),
+        "run": place["run"], "stage": place["stage"], "what": what, "step": record["step"],
         "tokens": tokens, "total": place["offset"] + tokens, "equal": place["position"] + share, "value": value,
         "is_result": is_result, "start_total": place["offset"], "start_equal": place["position"],
     }  # fmt: skip
@@ -187,15 +144,3 @@ def _curve_chart(*, has_training: bool) -> Chart:
     )
     layers = [rules, names, thin, line, dot] if has_training else [rules, names, line, dot]
     return alt.layer(*layers).properties(width=860, height=320)
-
-
-def _ledger_rows(ledger: dict[str, Any], label: str, run_id: str) -> list[dict[str, Any]]:
-    bins = int(ledger["bins"])
-    totals = [sum(column) for column in zip(*ledger["tokens"], strict=True)]
-    return [
-        {"label": label, "run": run_id, "source": source, "source_number": number, "start": position / bins,
-         "end": (position + 1) / bins, "tokens": int(count),
-         "share": count / totals[position] if totals[position] else 0.0}
-        for number, (source, counts) in enumerate(zip(ledger["sources"], ledger["tokens"], strict=True))
-        for position, count in enumerate(counts)
-    ]  # fmt: skip

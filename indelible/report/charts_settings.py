@@ -5,10 +5,12 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from indelible.analysis.arms import value_text, word
-from indelible.analysis.columns import MAIN_LOSSES, setting_columns, varying
-from indelible.analysis.sensitivity import marginal_values, variance_shares
 from indelible.report.figure import Figure
+from indelible.results.columns import FORGOTTEN, MAIN_LOSSES, setting_columns, varying
+from indelible.results.labels import value_text, word
+from indelible.statistics.sensitivity import marginal_values, variance_shares
+
+LOSSES = (*MAIN_LOSSES, FORGOTTEN)
 
 
 def settings_figure(table: pl.DataFrame) -> Figure | None:
@@ -17,7 +19,7 @@ def settings_figure(table: pl.DataFrame) -> Figure | None:
     names = varying(done, setting_columns(done)) if done.height else []
     if not names:
         return None
-    shares = variance_shares(done, [*names, "seed"], MAIN_LOSSES)
+    shares = variance_shares(done, [*names, "seed"], LOSSES)
     shares = shares.with_columns(pl.Series("label", [word(name) for name in shares["setting"]], pl.String))
     values = marginal_values(done, names, "L_ret")
     values = values.with_columns(
@@ -47,7 +49,7 @@ def _share_view() -> alt.Chart:
         alt.Chart(alt.NamedData("shares"))
         .mark_rect()
         .encode(
-            x=alt.X("loss:N", title=None, sort=list(MAIN_LOSSES), axis=alt.Axis(labelAngle=0)),
+            x=alt.X("loss:N", title=None, sort=list(LOSSES), axis=alt.Axis(labelAngle=0)),
             y=alt.Y("label:N", title=None, sort=alt.EncodingSortField("rank", op="min")),
             color=alt.Color("share:Q", title="variance explained", scale=alt.Scale(domain=[0, 1]),
                             legend=alt.Legend(format="%", gradientLength=160)),

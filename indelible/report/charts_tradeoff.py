@@ -9,10 +9,18 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from indelible.analysis.arms import label_order, with_labels, word
-from indelible.analysis.columns import MAIN_LOSSES, setting_columns, varying
-from indelible.analysis.frontier import Points, attainment, lower_left_hull, pareto_set
 from indelible.report.figure import Chart, Figure
+from indelible.results.columns import (
+    FORGOTTEN,
+    MAIN_LOSSES,
+    id_columns,
+    setting_columns,
+    stages_of,
+    varying,
+    view_columns,
+)
+from indelible.results.labels import label_order, with_labels, word
+from indelible.statistics.frontier import Points, attainment, lower_left_hull, pareto_set
 
 PLANES = (("L_ft", "L_ret"), ("L_ret", "L_pre"))
 AXIS_TITLES = {
@@ -33,10 +41,11 @@ def tradeoff_figure(table: pl.DataFrame) -> Figure | None:
         table: results table with labels and numbers (column chain); only finished chains are drawn.
 
     Returns:
-        None when there is no finished chain.
+        None when no finished chain has both losses of a view.
     """
     done = table.filter(pl.col("status") == "done")
-    if done.height == 0:
+    planes = [plane for plane in PLANES if done.drop_nulls(plane).height]
+    if not planes:
         return None
     menu = pipeline_menu(done)
     if menu:  # one is shown at a time, and its name goes without saying
@@ -47,7 +56,7 @@ def tradeoff_figure(table: pl.DataFrame) -> Figure | None:
     tooltip = _tooltip(done)
     is_dense = done.height > MAX_SVG_CHAINS
     keep = "datum.pipeline == pipeline" if menu else "true"
-    views = [_view(plane, _channels(done), tooltip, keep, is_dense=is_dense) for plane in PLANES]
+    views = [_view(plane, _channels(done), tooltip, keep, is_dense=is_dense) for plane in planes]
     params = [kind, *menu]
     with warnings.catch_warnings():
         # Both views carry the three selections on purpose: that is what links them.
@@ -65,6 +74,7 @@ def tradeoff_figure(table: pl.DataFrame) -> Figure | None:
         data={"chains": done.select(chain_columns(done)), "frontiers": lines},
         shared=("chains",),
         is_dense=is_dense,
+        place="tradeoff",
     )
 
 
@@ -78,10 +88,13 @@ def pipeline_menu(done: pl.DataFrame) -> list[alt.Parameter]:
 
 def chain_columns(table: pl.DataFrame) -> list[str]:
     """What the views and their tooltips need of a chain."""
-    losses = list(MAIN_LOSSES)
-    ids = ["pretrain_id", "posttrain_id", "finetune_id"]
     labels = ["series", "exposure", "variant", "pipeline"]
-    return list(dict.fromkeys(["chain", *labels, "seed", *_tooltip_fields(table), *losses, *ids]))
+    ids = [name for name in id_columns(table) if table[name].null_count() < table.height]
+    return list(dict.fromkeys(["chain", *labels, "seed", *_tooltip_fields(table), *_losses(table), *ids]))
+
+
+def _losses(table: pl.DataFrame) -> list[str]:
+    return [*MAIN_LOSSES, FORGOTTEN, *view_columns(table)]
 
 
 def frontier_lines(done: pl.DataFrame) -> pl.DataFrame:
@@ -134,8 +147,11 @@ def _tooltip_fields(done: pl.DataFrame) -> list[str]:
 def _tooltip(done: pl.DataFrame) -> list[alt.Tooltip]:
     fields = [alt.Tooltip("series:N", title="arm"), alt.Tooltip("seed:Q", title="seed")]
     fields += [alt.Tooltip(f"{name}:{_kind(done, name)}", title=word(name)) for name in _tooltip_fields(done)]
-    fields += [alt.Tooltip(f"{loss}:Q", format=".4f") for loss in MAIN_LOSSES]
-    return fields + [alt.Tooltip(f"{stage}_id:N", title=stage) for stage in ("pretrain", "posttrain", "finetune")]
+    fields += [
+        alt.Tooltip(f"{loss}:Q", format=".4f") for loss in _losses(done) if done[loss].null_count() < done.height
+    ]
+    stages = [stage for stage in stages_of(done) if done[f"{stage}_id"].null_count() < done.height]
+    return fields + [alt.Tooltip(f"{stage}_id:N", title=stage) for stage in stages]
 
 
 def _kind(done: pl.DataFrame, name: str) -> str:

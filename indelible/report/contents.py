@@ -1,27 +1,39 @@
-"""What the report shows, gathered from a study run before any of it becomes HTML."""
+"""What the report shows, gathered from a study run before any of it becomes HTML.
+
+A new chart is a file beside this one and a line in `_figures`: its own ``place`` says where on the page it stands.
+"""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
-from indelible.analysis.arms import with_labels
-from indelible.analysis.claims import study_verdicts
-from indelible.analysis.columns import STATUSES
-from indelible.analysis.runs import StudyRun
-from indelible.analysis.table import results_table
+from indelible.claims.looks import looks_text, planned_levels, read_looks
+from indelible.claims.paper_claims import study_verdicts
+from indelible.claims.stage_seeds_text import stage_seeds_text
+from indelible.claims.verdicts import Verdict
 from indelible.report.charts_cost import cost_figure
 from indelible.report.charts_effects import effects_figure
+from indelible.report.charts_erased import erased_figure, with_gains
 from indelible.report.charts_lambda import lambda_figure
+from indelible.report.charts_ledger import ledger_figure
+from indelible.report.charts_paths import paths_figure
 from indelible.report.charts_retention import retention_figure
-from indelible.report.charts_runs import curves_figure, ledger_figure
+from indelible.report.charts_runs import curves_figure
 from indelible.report.charts_settings import settings_figure
 from indelible.report.charts_tradeoff import tradeoff_figure
-from indelible.report.cost import Cost, study_cost, table_cost
+from indelible.report.cost_summary import Cost, study_cost, table_cost
 from indelible.report.figure import Figure
-from indelible.report.headline import Headline, headlines
+from indelible.report.headline import Headline, first_sentence, headlines
 from indelible.report.methods import run_facts, settings_facts
-from indelible.report.summaries import ClaimRow, claim_rows, frontier_rows, noise_rows, verdict_counts
+from indelible.report.settled import settled_rows
+from indelible.report.summaries import ClaimRow, claim_rows, error_note, frontier_rows, noise_rows, verdict_counts
+from indelible.results.columns import STATUSES
+from indelible.results.labels import with_labels
+from indelible.results.run_folder import StudyRun
+from indelible.results.table import results_table
+from indelible.results.words import checkpoint_text
+from indelible.statistics.inference import Inference
 
 
 @dataclass(frozen=True)
@@ -30,13 +42,21 @@ class Contents:
 
     name: str
     scale: str
+    given: str  # the checkpoints that all chains start from, by name; empty where some chain draws its weights
     description: str
     statuses: dict[str, int]  # number of chains by status
     num_seeds: int  # with a finished chain
+    has_exposure: bool  # some chain shows D_post in pretraining; else the paper's claims are not asked
+    inference: Inference  # how it is judged
+    first_sentence: str  # what is settled, and what it would cost to settle the rest
     headlines: list[Headline]
+    settled: list[dict[str, str]]  # of a small study: its effects, and beside them what settled ones look like
+    looks: str  # whether the table was looked at by a plan, in one sentence
     verdicts: dict[str, int]  # number of findings by verdict
     claims: list[ClaimRow]
     noise: list[dict[str, str]]
+    error_note: str  # whether seeds or evaluation windows dominate, where the table says
+    stage_seeds: str  # which stage's seeds make the spread and what to buy, where the table has seeds by stage
     frontiers: list[dict[str, str]]
     cost: Cost
     methods: dict[str, list[tuple[str, str]]]
@@ -46,70 +66,98 @@ class Contents:
 
 def report_contents(run: StudyRun) -> Contents:
     """Builds the table, the verdicts and every figure that the study's chains allow."""
-    table = _with_labels(results_table(run))
     return _contents(
-        table,
-        name=str(run.plan.get("name") or run.root.name),
-        scale=str(run.plan.get("scale") or ""),
-        description=str(run.plan.get("description") or ""),
+        results_table(run),
+        run,
+        name=run.plan.name or run.root.name,
+        scale=run.plan.scale,
+        description=run.plan.description,
         cost=study_cost(run),
-        methods=settings_facts(table) | run_facts(run),
-        traces=[curves_figure(table, run), ledger_figure(table, run)],
     )
 
 
 def table_contents(results: pl.DataFrame) -> Contents:
     """The same of a results table alone: without curves, ledgers, specifications and the environment."""
-    table = _with_labels(results)
     return _contents(
-        table,
-        name=_joined(table["study"]),
-        scale=_joined(table["scale"]),
+        results,
+        None,
+        name=_joined(results["study"]),
+        scale=_joined(results["scale"]),
         description="From a results table: losses, verdicts and frontiers; curves and ledgers are in the run folders.",
-        cost=table_cost(table),
-        methods=settings_facts(table),
-        traces=[],
+        cost=table_cost(results),
     )
 
 
 def _contents(
-    table: pl.DataFrame,
-    *,
-    name: str,
-    scale: str,
-    description: str,
-    cost: Cost,
-    methods: dict[str, list[tuple[str, str]]],
-    traces: list[Figure | None],
+    plain: pl.DataFrame, run: StudyRun | None, *, name: str, scale: str, description: str, cost: Cost
 ) -> Contents:
-    plain = table.drop("series", "exposure", "variant", "settings", "chain")
-    verdicts = study_verdicts(plain)
+    table = _with_labels(plain)
+    looks = [] if run is None else read_looks(run.root)
+    inference = Inference() if run is None else Inference(**run.plan.inference.model_dump())
+    verdicts = study_verdicts(plain, inference, planned=planned_levels(looks))
+    shown = headlines(verdicts)
     counts = Counter(table["status"].to_list())
-    made = [
-        retention_figure(plain),
-        effects_figure(verdicts, scale),
-        lambda_figure(table),
-        tradeoff_figure(table),
-        settings_figure(table),
-        *traces,
-        cost_figure(cost),
-    ]
+    num_seeds = table.filter(pl.col("status") == "done")["seed"].n_unique()
+    methods = settings_facts(table) | ({} if run is None else run_facts(run))
     return Contents(
         name=name,
         scale=scale,
+        given="" if run is None else _given(run),
         description=description,
         statuses={status: counts[status] for status in STATUSES if counts[status]},
-        num_seeds=table.filter(pl.col("status") == "done")["seed"].n_unique(),
-        headlines=headlines(verdicts),
+        num_seeds=num_seeds,
+        has_exposure=bool((table["exposure_fraction"].fill_null(0.0) > 0).any()),
+        inference=inference,
+        first_sentence=first_sentence(shown, plain),
+        headlines=shown,
+        settled=settled_rows(verdicts, num_seeds),
+        looks=looks_text(looks),
         verdicts=verdict_counts(verdicts),
         claims=claim_rows(verdicts),
         noise=noise_rows(table),
+        error_note=error_note(plain),
+        stage_seeds=stage_seeds_text(plain, inference),
         frontiers=frontier_rows(table),
         cost=cost,
         methods=methods,
-        figures={figure.name: figure for figure in made if figure is not None},
+        figures={figure.name: figure for figure in _figures(plain, table, verdicts, cost, scale, run)},
         table=table,
     )
+
+
+def _figures(
+    plain: pl.DataFrame, table: pl.DataFrame, verdicts: list[Verdict], cost: Cost, scale: str, run: StudyRun | None
+) -> list[Figure]:
+    """Every figure that there is something for, in the order of the page."""
+    exposure = retention_figure(plain)
+    made = [
+        exposure,
+        effects_figure(verdicts, scale),
+        lambda_figure(table),
+        _erased(table if run is None else with_gains(table, run), is_main=exposure is None),
+        tradeoff_figure(table),
+        settings_figure(table),
+    ]
+    if run is not None:
+        made += [curves_figure(table, run), paths_figure(table, run), ledger_figure(table, run)]
+    made.append(cost_figure(cost))
+    return [figure for figure in made if figure is not None]
+
+
+def _erased(table: pl.DataFrame, *, is_main: bool) -> Figure | None:
+    """What was erased; without exposure it is what the page begins with, and its numbers stand below it."""
+    figure = erased_figure(table)
+    if figure is None:
+        return None
+    return replace(figure, place="summary") if is_main else replace(figure, rows=())
+
+
+def _given(run: StudyRun) -> str:
+    """The given checkpoints that the chains start from; the scale says nothing of their size."""
+    starts = dict.fromkeys(chain.start for chain in run.plan.chains)
+    if None in starts:
+        return ""
+    return ", ".join(checkpoint_text(run.plan.given.get(str(start), str(start))) for start in starts)
 
 
 def _with_labels(results: pl.DataFrame) -> pl.DataFrame:

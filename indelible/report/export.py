@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import vl_convert
 
-from indelible.files import written_aside
+from indelible.files import atomic_write
 from indelible.report.figure import Figure, theme
 from indelible.report.page import VEGA_LITE
 
@@ -57,6 +57,6 @@ def _records(frame: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, data: bytes) -> Path:
-    with written_aside(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)
     return path

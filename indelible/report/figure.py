@@ -22,6 +22,7 @@ HEAT = {"light": ["#eaf2f8", "#5fa8d3", "#084a7a"], "dark": ["#1d2833", "#2f7fb5
 VERDICT_COLORS = {"supported": "#1a9870", "contradicted": "#d9662c", "inconclusive": "#8a939c"}
 NEUTRAL = "#8a939c"
 MIN_SEEDS_FOR_BARS = 3  # with two, t(0.975; 1) = 12.7: an interval wider than any picture
+PLACES = ("summary", "effects", "tradeoff", "runs", "cost")  # parts of the page that show figures, in order
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.ConcatChart
 
 
@@ -37,6 +38,12 @@ class Figure:
     notes: tuple[str, ...] = ()  # shown under the caption, e.g. what was left out
     shared: tuple[str, ...] = ()  # data sets that are the finished chains of the page's own table
     is_dense: bool = False  # thousands of marks at once: drawn on a canvas instead of as SVG
+    place: str = "runs"  # part of the page, one of PLACES
+    rows: tuple[dict[str, str], ...] = ()  # the numbers as a small table below the chart
+
+    def __post_init__(self) -> None:
+        if self.place not in PLACES:
+            raise ValueError(f"figure {self.name}: place {self.place!r} is none of {', '.join(PLACES)}")
 
     def specification(self) -> dict[str, Any]:
         """The Vega-Lite specification without data and theme."""

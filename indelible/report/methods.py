@@ -5,28 +5,39 @@ from typing import Any
 
 import polars as pl
 
-from indelible.analysis.arms import value_text, word
-from indelible.analysis.columns import setting_columns, varying
-from indelible.analysis.inference import CONFIDENCE, MIN_SEEDS_FOR_BCA, NUM_RESAMPLES, POWER
-from indelible.analysis.rules import FLAT_MARGIN
-from indelible.analysis.runs import StudyRun
+from indelible.claims.wording import confidence_text
+from indelible.results.columns import setting_columns, varying
+from indelible.results.labels import value_text, word
+from indelible.results.run_folder import StudyRun
+from indelible.statistics.inference import Inference
 
-STATISTICS = (
+_STATISTICS = (
     "Losses are mean next-token cross entropies on held-out splits, nats per token. The unit of inference is the "
     "seed: arms are paired at equal seed (same initialisation, same D_pre order) and equal settings, and the "
-    f"differences of one seed are averaged over settings first. Intervals are {CONFIDENCE:.0%}: the wider of a "
-    f"bootstrap over seeds ({NUM_RESAMPLES:,} resamples; percentile below {MIN_SEEDS_FOR_BCA} seeds, BCa from "
-    "there on) and the paired Student t interval. The detectable effect is the smallest mean difference that a "
-    f"two-sided t test over these seeds, with the spread seen between them, finds with power {POWER:g}. A "
-    "direction is named when zero is outside of the interval and the effect is at least the detectable one; else, "
-    "and always with one seed, the verdict is inconclusive. “Flat” means that at every λ the whole interval is "
-    f"within ±{FLAT_MARGIN:g} nats. Each finding has its own 5 % risk; within one finding, several steps, λ or "
-    "levels are Bonferroni-corrected where one of them is enough; indelible verdicts --family-wise bounds the "
-    "risk over all findings (Holm). Frontiers are lower-left convex hulls (what the paper draws) or Pareto sets "
-    "(what it defines) of means over seeds; hulls are compared over the range that both cover, and where there is "
-    "none the one that ends first goes on level. Matched comparisons interpolate between neighbouring chains and "
+    "differences of one seed are averaged over settings first. Every claim is decided by one estimator, the two-sided "
+    "paired t interval over seeds, at a stated level of {level}, which the findings of one claim share (Holm); within "
+    "one finding, several steps, λ or ends are Bonferroni-corrected where one of them is enough. The interval shown "
+    "is the one that decides, with its confidence; with one seed there is none and the verdict is inconclusive. The "
+    "detectable effect is a planning number: the true mean difference that so many seeds, with the spread seen "
+    "between them, find with power {power:g} at the level that decides. New seeds are given as a range that holds the "
+    "number needed about half of the time. “Flat” means that at every λ the whole interval is within ±{flat_margin:g} "
+    "nats. A diverged chain counts as the worst loss, {worst_loss:g} nats per token (a uniform guess over 262,144 "
+    "tokens has 12.48), and no loss counts for more. Frontiers are compared by the lowest loss reached within a bound "
+    "on the other, mean over all bounds up to the worst loss (a hypervolume at a reference fixed beforehand), the "
+    "best of as many chains in both arms; what is drawn are lower-left convex hulls (what the paper draws) or Pareto "
+    "sets (what it defines) of means over seeds. Matched comparisons interpolate between neighbouring chains and "
     "never extrapolate."
 )
+
+
+def statistics_text(inference: Inference) -> str:
+    """How the page's numbers were computed, in a paragraph."""
+    return _STATISTICS.format(
+        level=confidence_text(inference.level),
+        power=inference.power,
+        flat_margin=inference.flat_margin,
+        worst_loss=inference.worst_loss,
+    )
 
 
 def run_facts(run: StudyRun) -> dict[str, list[tuple[str, str]]]:
@@ -58,9 +69,9 @@ def _values(table: pl.DataFrame, name: str) -> str:
 def _specification(run: StudyRun) -> list[tuple[str, str]]:
     """Every leaf of the specs of the plan's stage runs: one value, or how many it takes."""
     found: dict[str, dict[str, None]] = {}
-    for stage_run in run.plan.get("stage_runs", []):
-        for key, value in _leaves(stage_run.get("spec") or {}):
-            found.setdefault(f"{stage_run.get('stage')}.{key}", {})[value] = None
+    for stage_run in run.plan.stage_runs:
+        for key, value in _leaves(stage_run.spec):
+            found.setdefault(f"{stage_run.stage}.{key}", {})[value] = None
     facts = []
     for key, values in found.items():
         texts = list(values)
@@ -79,7 +90,7 @@ def _environment(run: StudyRun) -> list[tuple[str, str]]:
     """What the results say of software and machines; a value with its number of runs where there are several."""
     counts: dict[str, Counter[str]] = {}
     for result in run.results.values():
-        for key, value in {**(result.get("environment") or {}), "precision": result.get("precision")}.items():
+        for key, value in {**result.environment, "precision": result.precision}.items():
             counts.setdefault(str(key), Counter())[str(value)] += 1
     return [
         (

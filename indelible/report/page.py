@@ -12,11 +12,15 @@ import vl_convert
 from markupsafe import Markup
 
 from indelible import __version__
-from indelible.analysis.paper import CITATION
+from indelible.claims.paper_figures import CITATION
+from indelible.claims.wording import family_text, numbers_text
 from indelible.report.charts_tradeoff import chain_columns
 from indelible.report.contents import Contents
 from indelible.report.figure import theme
-from indelible.report.methods import STATISTICS
+from indelible.report.methods import statistics_text
+from indelible.report.seed_cost import hours_text
+from indelible.report.settled import shipped_reference
+from indelible.results.columns import FORGOTTEN, MAIN_LOSSES, derived_settings, id_columns, view_columns
 
 VEGA_LITE = "6.4"
 
@@ -29,7 +33,13 @@ def report_html(contents: Contents) -> str:
     template = environment.from_string(_template("report.html"))
     return template.render(
         contents=contents,
-        statistics=STATISTICS,
+        statistics=statistics_text(contents.inference),
+        numbers=numbers_text,
+        hours=lambda found: hours_text(found, contents.table),
+        family=f"{family_text(contents.inference, is_corrected=True).capitalize()}.",
+        looks=contents.looks,
+        reference_seeds=shipped_reference()["L_ret"].num_seeds,
+        worst_loss=f"{contents.inference.worst_loss:g}",
         citation=CITATION,
         version=__version__,
         style=Markup(_template("report.css")),
@@ -47,13 +57,27 @@ def _payload(contents: Contents) -> dict[str, Any]:
         datasets.update({name: packed(frame) for name, frame in own.items()})
         figures.append({"name": figure.name, "spec": figure.specification(), "datasets": list(own),
                         "shared": list(figure.shared), "is_dense": figure.is_dense})  # fmt: skip
-    return {"figures": figures, "datasets": datasets, "themes": {mode: theme(mode) for mode in ("light", "dark")}}
+    return {
+        "figures": figures,
+        "datasets": datasets,
+        "columns": shown_columns(contents.table),
+        "themes": {mode: theme(mode) for mode in ("light", "dark")},
+    }
+
+
+def shown_columns(table: pl.DataFrame) -> list[str]:
+    """The columns of the page's table, in order; what no chain has is left out."""
+    ids = [name for name in reversed(id_columns(table)) if name != "start"]
+    seeds = [name for name in derived_settings(table) if name.endswith("_seed")]
+    names = ["status", "settings", "seed", *seeds, *MAIN_LOSSES, FORGOTTEN, *view_columns(table), "L_pre_post",
+             "posttrain_stop_reason", *ids, "start"]  # fmt: skip
+    is_absent = {name for name in names if name in table.columns and table[name].null_count() == table.height > 0}
+    return [name for name in names if name in table.columns and name not in is_absent]
 
 
 def _table_columns(table: pl.DataFrame) -> list[str]:
     """What the page's table shows, and what the charts that share its rows need."""
-    shown = ["status", "settings", "L_pre_post", "posttrain_stop_reason"]
-    return list(dict.fromkeys([*shown, *chain_columns(table)]))
+    return list(dict.fromkeys([*shown_columns(table), *chain_columns(table)]))
 
 
 def packed(frame: pl.DataFrame) -> dict[str, Any]:

@@ -5,21 +5,28 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from indelible.analysis.arms import settings_text, treatment_columns, value_text, word
-from indelible.analysis.claims import paper_verdicts
-from indelible.analysis.columns import setting_columns, varying
-from indelible.analysis.frontier import (
+from indelible.claims.evidence import CONTRADICTED, INCONCLUSIVE, MIXED_READING, NOT_TESTED, SUPPORTED
+from indelible.claims.paper_claims import paper_verdicts
+from indelible.claims.scopes import EXPOSURE
+from indelible.claims.verdicts import Verdict
+from indelible.results.columns import setting_columns, varying
+from indelible.results.labels import settings_text, treatment_columns, value_text, word
+from indelible.statistics.compare import compare_at_equal_settings
+from indelible.statistics.evaluation_error import UNKNOWN, error_sources
+from indelible.statistics.frontier import (
     additive_epsilon,
     edge_flags,
     hypervolume,
     lower_left_hull,
     pareto_set,
-    reference_point,
 )
-from indelible.analysis.inference import detectable_unpaired, noise_floor
-from indelible.analysis.verdicts import CONTRADICTED, INCONCLUSIVE, NOT_TESTED, SUPPORTED, Verdict
+from indelible.statistics.inference import WORST_LOSS
+from indelible.statistics.noise import noise_floor
+from indelible.statistics.planning import detectable_unpaired
 
-_ORDER = (CONTRADICTED, SUPPORTED, INCONCLUSIVE, NOT_TESTED)
+_ORDER = (CONTRADICTED, SUPPORTED, MIXED_READING, INCONCLUSIVE, NOT_TESTED)
+
+_MEASURES = ("sd", "num_settings", "num_seeds", "degrees_of_freedom")
 
 
 @dataclass(frozen=True)
@@ -58,21 +65,46 @@ def verdict_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
 
 def noise_rows(table: pl.DataFrame) -> list[dict[str, str]]:
     """The noise floor of L_im and L_ret by arm, and the paired effect that such noise would hide."""
-    seeds = table.filter(pl.col("status") == "done")["seed"].n_unique()
-    if seeds < 2:
+    if table.filter(pl.col("status") == "done")["seed"].n_unique() < 2:
         return []
     floors = {loss: noise_floor(table, loss) for loss in ("L_im", "L_ret")}
-    keys = [name for name in floors["L_ret"].columns if name not in ("sd", "num_settings", "degrees_of_freedom")]
+    keys = [name for name in floors["L_ret"].columns if name not in _MEASURES]
     said = treatment_columns(table)
     names = [name for name in varying(floors["L_ret"], keys) if name in said] if floors["L_ret"].height else []
+    joined = floors["L_ret"].join(
+        floors["L_im"].select(*keys, pl.col("sd").alias("im_sd")), on=keys, how="left", nulls_equal=True,
+        maintain_order="left",
+    )  # fmt: skip
     rows = []
-    for im, ret in zip(floors["L_im"].iter_rows(named=True), floors["L_ret"].iter_rows(named=True), strict=True):
+    for ret in joined.iter_rows(named=True):
         rows.append({
             "arm": settings_text(ret, names) or "all", "settings": str(ret["num_settings"]),
-            "L_im sd": f"{im['sd']:.4f}", "L_ret sd": f"{ret['sd']:.4f}",
-            "unpaired detectable": f"{detectable_unpaired(ret['sd'], seeds):.4f}",
+            "seeds": str(ret["num_seeds"]),
+            "L_im sd": "-" if ret["im_sd"] is None else f"{ret['im_sd']:.4f}", "L_ret sd": f"{ret['sd']:.4f}",
+            "unpaired detectable": f"{detectable_unpaired(ret['sd'], ret['num_seeds']):.4f}",
         })  # fmt: skip
     return rows
+
+
+def error_note(table: pl.DataFrame) -> str:
+    """Whether seeds or evaluation windows dominate the change of L_ret with exposure; empty where no one knows.
+
+    Looks at the largest lambda against 0, pipeline by pipeline.
+    """
+    if "L_ret_se" not in table.columns:
+        return ""
+    fraction = pl.col("exposure_fraction")
+    notes = []
+    for part in table.partition_by("pipeline", maintain_order=True):
+        largest = max(part.filter(fraction <= 1)["exposure_fraction"].drop_nulls().to_list(), default=0.0)
+        if not largest:
+            continue  # no exposure, so no change with it
+        sides = (fraction == 0, fraction == largest)
+        result = compare_at_equal_settings(part, *sides, "L_ret", EXPOSURE).result
+        found = error_sources(part, *sides, "L_ret", result)
+        if found.buy != UNKNOWN:
+            notes.append(f"{part['pipeline'].to_list()[0]}, L_ret at λ {largest:g} minus λ 0: {found.text}")
+    return " ".join(notes)
 
 
 def frontier_rows(labelled: pl.DataFrame) -> list[dict[str, str]]:
@@ -98,7 +130,7 @@ def _comparable_frontiers(done: pl.DataFrame) -> list[dict[str, str]]:
     if not clouds:
         return []
     points = {key: part.select("L_ft", "L_ret").to_numpy() for key, part in clouds.items()}
-    reference = reference_point(*points.values())
+    reference = (WORST_LOSS, WORST_LOSS)
     first = next(iter(points.values()))
     swept = [
         name for name in varying(done, settings) if done.schema[name].is_numeric() and name.endswith(("_lr", "_size"))
@@ -110,7 +142,6 @@ def _comparable_frontiers(done: pl.DataFrame) -> list[dict[str, str]]:
         rows.append({
             "arm": str(key), "settings": str(part.height), "Pareto": str(len(pareto_set(points[key]))),
             "hull": str(len(lower_left_hull(points[key]))), "hypervolume": f"{hypervolume(points[key], reference):.4f}",
-            "reference": f"{reference[0]:.3f}, {reference[1]:.3f}",
             "ε to first arm": f"{additive_epsilon(points[key], first):+.4f}",
             "ends at the edge of the grid": "; ".join(
                 f"{ends[flag.end]} at the {flag.side} {word(flag.setting)}" for flag in flags) or "no",

@@ -1,19 +1,32 @@
 """What text a study uses: corpora, tokenizer, held-out split and leak check, as they stand in the study file."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from indelible.study.base import Count, Strict
+from indelible.strict import LARGEST, Count, Strict
 
 OFFLINE_NAMES = ("general", "music", "chemistry", "instruction")
 Scalar = str | int | float | bool
 ColumnFilter = dict[str, Scalar | tuple[Scalar, ...]]
 
 
+def _at_home(value: Any) -> Any:
+    """A path that begins with ~ as the home folder says it; nothing else in a study file is a shell's."""
+    if not isinstance(value, str) or not value.startswith("~"):
+        return value
+    try:
+        return str(Path(value).expanduser())
+    except RuntimeError:
+        raise ValueError(f"{value}: the home folder of ~ is not known here; write the path out") from None
+
+
 def _one_or_more(value: Any) -> Any:
     """A single path is a list of one; sweeping over paths is done with two corpora, not with a list."""
-    return (value,) if isinstance(value, str) else value
+    if isinstance(value, list | tuple):
+        return tuple(_at_home(path) for path in value)
+    return (_at_home(value),) if isinstance(value, str) else value
 
 
 class OfflineCorpus(Strict):
@@ -59,7 +72,7 @@ class LocalCorpus(_Columns):
     """One's own files: JSONL (.gz, .zst), Parquet, plain text, or folders of them."""
 
     kind: Literal["local"] = "local"
-    path: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]  # files or folders
+    path: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_one_or_more)]  # files or folders
     format: Literal["auto", "jsonl", "parquet", "text"] = "auto"  # auto = by the file's ending
     document_bytes: Count | None = Field(default=8192, gt=0)  # text files are cut at paragraphs to this; null = whole
     odd_files: Literal["refuse", "skip"] = "refuse"  # what to do with empty and with duplicated files
@@ -71,13 +84,13 @@ class HubCorpus(_Columns):
     """A data set of the Hugging Face hub, streamed with `datasets`; also a folder laid out like one."""
 
     kind: Literal["hub"] = "hub"
-    id: str  # owner/name, or the path of a folder (starts with . or /)
+    id: Annotated[str, BeforeValidator(_at_home)]  # owner/name, or the path of a folder (starts with . / or ~)
     config: str | None = None
     split: str = "train"
     revision: str  # commit hash; a branch name is pinned to the commit that is first met
     shuffle: bool = True  # documents through a seeded buffer, shards in seeded order
     shuffle_buffer: Count = Field(default=10_000, gt=0)  # documents
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=LARGEST)
     licence: str = "unstated"
     max_tokens: Count | None = Field(default=None, gt=0)
 
@@ -97,13 +110,13 @@ class SyntheticCorpus(Strict):
     """Generated text whose structure is shared, to a chosen degree, with another generated corpus."""
 
     kind: Literal["synthetic"] = "synthetic"
-    language: int  # seed of the corpus's own structure
-    shared_language: int | None = None  # the language that a part of the structure is taken from
+    language: int = Field(ge=0, le=LARGEST)  # seed of the corpus's own structure
+    shared_language: int | None = Field(default=None, ge=0, le=LARGEST)  # where a part of the structure is taken from
     overlap: float = Field(default=0.0, ge=0.0, le=1.0)  # share of the structure taken from it
     num_words: int = Field(default=512, ge=8, le=100_000)  # size of the vocabulary, the same words for all languages
     num_documents: Count = Field(default=2_000, gt=0)
     document_words: int = Field(default=200, ge=8)  # mean words a document
-    seed: int = 0  # of the documents, not of the structure
+    seed: int = Field(default=0, ge=0, le=LARGEST)  # of the documents, not of the structure
     max_tokens: Count | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
@@ -130,7 +143,7 @@ class HfTokenizer(Strict):
     """Any Hugging Face tokenizer."""
 
     kind: Literal["hf"] = "hf"
-    path: str  # name on the hub, or a folder
+    path: Annotated[str, BeforeValidator(_at_home)]  # name on the hub, or a folder
     revision: str | None = None
 
 
@@ -142,7 +155,7 @@ class SplitSpec(Strict):
 
     heldout_fraction: float = Field(default=0.05, gt=0.0, lt=1.0)  # of documents
     max_heldout_tokens: Count | None = Field(default=500_000, gt=0)  # tokens a corpus; what is beyond goes to training
-    seed: int = 0  # of the choice and of the order of documents
+    seed: int = Field(default=0, ge=-LARGEST, le=LARGEST)  # of the choice and of the order of documents
 
 
 class LeakSpec(Strict):
@@ -174,4 +187,4 @@ class DataSpec(Strict):
 
 def default_corpora(names: list[str]) -> dict[str, CorpusSpec]:
     """The offline corpora for names that a study uses without declaring them; unknown names are left out."""
-    return {name: OfflineCorpus(name=name) for name in names if name in OFFLINE_NAMES}  # type: ignore[arg-type]
+    return {name: OfflineCorpus(name=name) for name in names if name in OFFLINE_NAMES}

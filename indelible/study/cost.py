@@ -4,51 +4,20 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from indelible.errors import UserError
+from indelible.study.architecture import Architecture, architecture_of_spec
+from indelible.study.arm import ModelSpec
 from indelible.study.graph import Graph, stage_windows, total_steps
-from indelible.study.spec import ModelSpec
-from indelible.study.stages import STAGES, StageSpec
+from indelible.study.stage_spec import StageSpec
 
 
 def num_parameters(model: ModelSpec, vocab_size: int) -> int:
-    """Exact number of weights of the Llama architecture; a tied head counts once."""
-    hidden, width = model.hidden_size, model.intermediate_size
-    kv_size = hidden // model.num_heads * model.num_kv_heads
-    attention = 2 * hidden * hidden + 2 * hidden * kv_size  # Q and O, K and V
-    layer = attention + 3 * hidden * width + 2 * hidden  # gate, up, down; two norms
-    embeddings = vocab_size * hidden * (1 if model.tie_embeddings else 2)
-    return embeddings + model.num_layers * layer + hidden
-
-
-def model_of_config(config: Mapping[str, Any]) -> ModelSpec:
-    """The shape of a given checkpoint from its config.json, to reckon its cost; exact for Llama-like models."""
-    hidden = config.get("hidden_size") or config.get("n_embd") or config.get("d_model")
-    heads = config.get("num_attention_heads") or config.get("n_head")
-    layers = config.get("num_hidden_layers") or config.get("n_layer")
-    if not (hidden and heads and layers):
-        raise UserError(
-            f"init: config.json of a {config.get('model_type', 'nameless')} model has no hidden_size, "
-            "num_attention_heads and num_hidden_layers; indelible takes causal language models of transformers."
-        )
-    return ModelSpec(
-        hidden_size=hidden,
-        num_layers=layers,
-        num_heads=heads,
-        num_kv_heads=config.get("num_key_value_heads") or heads,
-        intermediate_size=config.get("intermediate_size") or config.get("n_inner") or 4 * hidden,
-        tie_embeddings=config.get("tie_word_embeddings", True),
-    )
+    """Exact number of weights of a model that is drawn from a spec; a tied head counts once."""
+    return architecture_of_spec(model, vocab_size).num_parameters
 
 
 def forward_flops_per_token(model: ModelSpec, vocab_size: int, seq_len: int) -> float:
-    """FLOPs of one forward pass per predicted token: two per weight of every matrix product and head, and attention.
-
-    Attention is counted in full, seq_len keys a query, as is usual for MFU; the embedding look-up costs nothing.
-    """
-    hidden = model.hidden_size
-    norms = model.num_layers * 2 * hidden + hidden
-    matrices = num_parameters(model, vocab_size) - norms - (0 if model.tie_embeddings else vocab_size * hidden)
-    return 2.0 * matrices + 4.0 * model.num_layers * seq_len * hidden
+    """FLOPs of one forward pass per predicted token of a model that is drawn from a spec."""
+    return architecture_of_spec(model, vocab_size).forward_flops(seq_len)
 
 
 @dataclass(frozen=True)
@@ -58,31 +27,58 @@ class StageCost:
     tokens: int  # trained tokens
     flops: float  # training (three forward passes a token) and evaluation
     checkpoint_bytes: int  # fp32 weights
+    is_estimate: bool = False  # of FLOPs and bytes: the model is of a family that is not counted exactly
 
 
-def stage_cost(spec: StageSpec, model: ModelSpec, vocab_size: int) -> StageCost:
-    """Cost of one stage run of a model."""
+def stage_cost(spec: StageSpec, shape: Architecture, reported_windows: int = 0) -> StageCost:
+    """Cost of one stage run of a model.
+
+    Args:
+        spec: the stage run.
+        shape: of the model that it trains.
+        reported_windows: held-out windows that are evaluated when it has ended, over all corpora.
+    """
     tokens = stage_windows(spec) * spec.seq_len
-    forward = forward_flops_per_token(model, vocab_size, spec.seq_len)
+    forward = shape.forward_flops(spec.seq_len)
     interval = spec.training.eval_interval
     stops = (total_steps(spec) // interval + 2) if interval else 0
-    evaluation = spec.evaluation
-    evaluated = (stops * evaluation.stop_windows + len(evaluation.stores) * evaluation.windows) * spec.seq_len
-    flops = forward * (3 * tokens + evaluated)
-    return StageCost(tokens, flops, 4 * num_parameters(model, vocab_size))
+    evaluated = (stops * (spec.stop.windows if spec.stop else 0) + reported_windows) * spec.seq_len
+    flops = forward * (training_passes(spec) * tokens + evaluated)
+    return StageCost(tokens, flops, 4 * shape.num_parameters, not shape.is_exact)
 
 
-def graph_costs(graph: Graph, models: dict[str, ModelSpec], vocab_size: int) -> dict[str, StageCost]:
-    """Costs by run id; ``models`` gives the model of each run."""
-    return {run.id: stage_cost(run.spec, models[run.id], vocab_size) for run in graph.runs.values()}
+def training_passes(spec: StageSpec) -> float:
+    """Forward passes that a trained token costs: forward, backward (two), and those of a guard."""
+    return 3 * spec.objective.forward_passes + spec.guard.forward_passes
 
 
-def models_by_run(graph: Graph, fallback: ModelSpec) -> dict[str, ModelSpec]:
-    """The model that each run trains: its own, or that of its first ancestor; ``fallback`` for given checkpoints."""
-    models: dict[str, ModelSpec] = {}
+def graph_costs(graph: Graph, shapes: Mapping[str, Architecture]) -> dict[str, StageCost]:
+    """Costs by run id; ``shapes`` gives the model of each run."""
+    reported = {
+        checkpoint: sum(graph.heldout[kind].windows for kind in wanted.values())
+        for checkpoint, wanted in graph.evaluations.items()
+    }
+    return {run.id: stage_cost(run.spec, shapes[run.id], reported.get(run.id, 0)) for run in graph.runs.values()}
+
+
+def shapes_by_run(graph: Graph, vocab_size: int, given: Mapping[str, Architecture]) -> dict[str, Architecture]:
+    """The model that each run trains: its own, or that of its first ancestor.
+
+    Args:
+        graph: the study.
+        vocab_size: of the study's tokenizer.
+        given: the models of given checkpoints, by their sha256.
+    """
+    shapes: dict[str, Architecture] = {}
+    own: dict[ModelSpec, Architecture] = {}
     for run in graph.runs.values():  # parents come first
-        models[run.id] = run.spec.model or (models[run.parent] if run.parent else fallback)
-    return models
+        if run.spec.init is not None:
+            shapes[run.id] = given[run.spec.init.sha256]
+        elif run.spec.model is not None:
+            shapes[run.id] = own.setdefault(run.spec.model, architecture_of_spec(run.spec.model, vocab_size))
+        else:
+            shapes[run.id] = shapes[str(run.parent)]
+    return shapes
 
 
 def token_bytes(graph: Graph, vocab_size: int) -> int:
@@ -108,7 +104,7 @@ def remaining_flops(graph: Graph, costs: dict[str, StageCost], done: Container[s
 def summary(graph: Graph, costs: dict[str, StageCost], vocab_size: int) -> dict[str, Any]:
     """Totals of a plan by stage, and the saving against running every chain alone."""
     stages = {}
-    for stage in STAGES:
+    for stage in graph.stages:
         runs = [run for run in graph.runs.values() if run.stage == stage]
         used = [costs[chain.runs[stage]] for chain in graph.chains if stage in chain.runs]
         stages[stage] = {
@@ -127,6 +123,7 @@ def summary(graph: Graph, costs: dict[str, StageCost], vocab_size: int) -> dict[
         "stages": stages,
         "tokens": sum(entry["tokens"] for entry in stages.values()),
         "flops": flops,
+        "flops_estimated": any(cost.is_estimate for cost in costs.values()),
         "flops_without_sharing": alone,
         "saving": alone / flops if flops else 1.0,
         "kept_bytes": sum(cost.checkpoint_bytes for cost in costs.values()),  # every run's checkpoint

@@ -1,47 +1,46 @@
-"""The graph of a study: its stage runs, each once however many chains share it, and its chains.
+"""The graph of a study: its stage runs and evaluations, each once however many chains share it, and its chains.
 
 Sharing falls out of identity: two chains whose first stage has the same canonical spec have the same run id.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from indelible.study.arm_columns import arm_columns
-from indelible.study.identity import CODE_VERSION, canonical, run_id
+from indelible.errors import UserError
+from indelible.study.arm import ArmSpec
+from indelible.study.identity import CODE_VERSION, canonical, digest_of, evaluation_id, flat_form, given_id, run_id
+from indelible.study.labels import stage_labels
 from indelible.study.load import Study
-from indelible.study.spec import ArmSpec, PosttrainSpec, TrainingSpec
-from indelible.study.stages import (
-    STAGES,
-    ExposureData,
-    ReplayData,
-    StageData,
-    StageEvaluation,
-    StageInit,
-    StageName,
-    StageSpec,
-    StageTraining,
-)
+from indelible.study.seeds import seed_columns, stage_seeds
+from indelible.study.settings_table import chain_columns
+from indelible.study.stage_data import Stores, stage_data
+from indelible.study.stage_spec import EvaluationSpec, StageInit, StageSpec, StopWindows
+from indelible.study.training import InitSpec, WatchSpec
 
+__all__ = ["Chain", "Graph", "StageRun", "Stores", "build_graph", "stage_windows", "total_steps"]
 
-@dataclass(frozen=True)
-class Stores:
-    """Folder names of the token stores and of the tokenizer, by their fingerprints."""
-
-    corpora: Mapping[str, str]  # corpus name to `<corpus>-<fingerprint>`
-    tokenizer: str  # `tokenizer-<fingerprint>`
+# L_im and its kin: (after which stage, on the corpus of which stage)
+PAPER_VIEWS = {
+    "L_im": ("posttrain", "posttrain"),
+    "L_ret": ("finetune", "posttrain"),
+    "L_ft": ("finetune", "finetune"),
+    "L_pre": ("finetune", "pretrain"),
+    "L_pre_post": ("posttrain", "pretrain"),
+}
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """One node of the graph."""
+    """One stage run of the graph."""
 
     id: str
     spec: StageSpec
+    watch: WatchSpec | None = None  # curves that are asked of it
 
     @property
-    def stage(self) -> StageName:
+    def stage(self) -> str:
         return self.spec.stage
 
     @property
@@ -51,215 +50,220 @@ class StageRun:
 
 @dataclass(frozen=True)
 class Chain:
-    """The stage runs of one arm and one seed."""
+    """The stage runs of one arm with one seed a stage."""
 
     columns: dict[str, Any]  # the settings of the arm, named as in the results table
-    roles: dict[str, str]  # pre, post, ft to corpus names
-    runs: dict[StageName, str]  # run ids; a chain from a given checkpoint lacks the stages before it
+    roles: dict[str, str]  # pre, post, ft to corpus names, as far as the chain has such stages
+    runs: dict[str, str]  # stage to run id, in order
+    start: str | None  # checkpoint id of the given checkpoint that it starts from
+    views: dict[str, tuple[str, str]]  # name of a loss to (checkpoint id, corpus)
+    arm: ArmSpec
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A study as stage runs (parents before children) and chains."""
+    """A study as stage runs (parents before children), evaluations and chains."""
 
     runs: dict[str, StageRun]
     chains: tuple[Chain, ...]
+    heldout: tuple[EvaluationSpec, ...] = ()  # the kinds of evaluation; `checkpoint` is empty in them
+    evaluations: dict[str, dict[str, int]] = field(default_factory=dict)  # checkpoint id: evaluation id: kind
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the stages, each once, in the order of the chains."""
+        return tuple(dict.fromkeys(run.stage for run in self.runs.values()))
 
 
-def build_graph(study: Study, stores: Stores, init: StageInit | None = None) -> Graph:
-    """Resolves every chain of a study into stage runs.
+def build_graph(
+    study: Study,
+    stores: Stores,
+    given: Mapping[InitSpec, StageInit] | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> Graph:
+    """Resolves every chain of a study into stage runs and evaluations.
 
     Args:
         study: the validated study.
-        stores: token stores by corpus, as fingerprinted.
-        init: identity of the checkpoint that `init:` names, None without one.
+        stores: token stores by corpus, as fingerprinted, those of corpora that are only evaluated on included.
+        given: identities of the checkpoints that `init` names.
+        precision: what `precision: auto` comes to on the machines that will run it.
+
+    Raises:
+        UserError: two chains have equal settings and seeds and are other runs.
     """
-    builder = _Builder(study, stores, init)
-    for arm in study.arms:
-        builder.add_arm(arm, study.seeds)
-    return Graph(builder.runs, tuple(builder.chains))
+    builder = _Builder(study, stores, given or {}, precision)
+    for arm, columns in zip(study.arms, chain_columns(study.name, study.arms), strict=True):
+        builder.add_arm(arm, columns)
+    return builder.graph()
 
 
-def num_windows(tokens: int, seq_len: int) -> int:
-    """Windows that hold ``tokens`` to within half a window, at least one."""
-    return max(1, round(tokens / seq_len))
+@dataclass(frozen=True)
+class _Template:
+    """A stage of one setting: its spec with seed 0 and without a parent, and what of it is hashed."""
 
-
-def exposure_windows(arm: ArmSpec) -> int:
-    """Windows of D_post shown in pretraining, over all passes."""
-    return round(arm.exposure.fraction * arm.posttrain.tokens / arm.seq_len)
+    spec: StageSpec
+    form: dict[str, Any]  # canonical
+    number: int  # of the distinct setting
 
 
 class _Builder:
-    """Collects runs and chains.
+    """Collects runs, evaluations and chains.
 
     A stage's spec is made once for each arm, as that of seed 0 without a parent, and once for each distinct setting it
     is looked up among the others: the seeds then only take a copy. A study of 10,000 runs is planned in a second so.
     """
 
-    def __init__(self, study: Study, stores: Stores, init: StageInit | None) -> None:
-        self.study, self.stores, self.init = study, stores, init
-        self.runs: dict[str, StageRun] = {}
-        self.chains: list[Chain] = []
-        self._templates: dict[StageSpec, int] = {}  # numbers of distinct settings
-        self._ids: dict[tuple[int, int, str | None], str] = {}  # of template, seed and parent
+    def __init__(
+        self,
+        study: Study,
+        stores: Stores,
+        given: Mapping[InitSpec, StageInit],
+        precision: Literal["fp32", "bf16"],
+    ) -> None:
+        self._study, self._stores, self._given, self._precision = study, stores, given, precision
+        self._runs: dict[str, StageRun] = {}
+        self._chains: dict[tuple[Any, ...], Chain] = {}  # by their settings and seeds
+        self._templates: dict[StageSpec, _Template] = {}
+        self._ids: dict[tuple[Any, ...], str] = {}  # of template, seed and parent
+        self._evaluations: dict[str, dict[str, int]] = {}
+        self._kinds: dict[EvaluationSpec, int] = {}  # numbers of the kinds of evaluation
+        self._evaluated: set[tuple[str, tuple[int, ...]]] = set()  # checkpoints with the kinds that they have
 
-    def add_arm(self, arm: ArmSpec, seeds: Iterable[int]) -> None:
-        """The chains of one arm, one a seed."""
-        first: StageName = arm.init.at if arm.init else "pretrain"
-        templates: list[tuple[StageSpec, int, str]] = []
-        for stage in STAGES[STAGES.index(first) :]:
-            spec = self._pretrain(arm) if stage == "pretrain" else self._later_stage(stage, arm, stage == first)
-            number = self._templates.setdefault(spec, len(self._templates))
-            templates.append((spec, number, _pretrain_label(arm) if stage == "pretrain" else _label(stage, arm)))
-        for seed in seeds:
-            ids: dict[StageName, str] = {}
+    def graph(self) -> Graph:
+        """What was collected."""
+        return Graph(self._runs, tuple(self._chains.values()), tuple(self._kinds), self._evaluations)
+
+    def add_arm(self, arm: ArmSpec, columns: Mapping[str, Any]) -> None:
+        """The chains of one arm, one for each combination of seeds."""
+        first, chain, labels = arm.first, arm.chain, stage_labels(arm)
+        init = arm.stages[first].init
+        start = given_id(self._given[init].sha256) if init is not None else None
+        templates = {name: self._template(name, arm, is_first=name == first) for name in chain}
+        kinds = self._kinds_of(arm)
+        for seeds in stage_seeds(self._study.seeds, chain):
+            ids: dict[str, str] = {}
             parent: str | None = None
-            for spec, number, label in templates:
-                ids[spec.stage] = parent = self._add(spec, number, seed, parent, label)
-            self.chains.append(Chain(arm_columns(self.study.name, arm, seed), arm.pipeline.model_dump(), ids))
+            for name, template in templates.items():
+                own: dict[str, Any] = {"seed": seeds[name], "parent": parent}
+                if seeds[name] != seeds[first]:  # what one stage showed is another one's prefix of one permutation
+                    own["permutation_seed"] = seeds[first]
+                ids[name] = parent = self._add(template, own, labels[name], chain[name].watch)
+            for checkpoint in (*((start,) if start else ()), *ids.values()):
+                self._evaluate(checkpoint, kinds)
+            chosen = {**columns, **seed_columns(self._study.seeds, seeds)}
+            self._add_chain(Chain(chosen, arm.roles, ids, start, _views(arm, ids, start), arm))
 
-    def _add(self, template: StageSpec, number: int, seed: int, parent: str | None, label: str) -> str:
-        key = number, seed, parent
+    def _add_chain(self, chain: Chain) -> None:
+        """Keeps a chain; one that is there already is kept once.
+
+        Raises:
+            UserError: another chain has the same settings and seeds, and other runs.
+        """
+        other = self._chains.setdefault(tuple(chain.columns.items()), chain)
+        if (other.runs, other.start) != (chain.runs, chain.start):
+            fields = "\n".join(f"  {line}" for line in self._differences(other, chain))
+            raise UserError(
+                "two chains have the same settings and seeds in the results table and are other runs, so that they "
+                f"would be taken for one; they differ in\n{fields}\nGive them names under arms:, or say the difference "
+                "in settings that the table shows (docs/run-folder.md)."
+            )
+
+    def _differences(self, one: Chain, other: Chain) -> list[str]:
+        """The fields in which the stage runs of two chains differ, with both values; their parents apart."""
+        found = []
+        for stage in dict.fromkeys([*one.runs, *other.runs]):
+            forms = [
+                flat_form(canonical(self._runs[c.runs[stage]].spec)) if stage in c.runs else {} for c in (one, other)
+            ]
+            names = [name for name in dict.fromkeys([*forms[0], *forms[1]]) if name != "parent"]
+            for name in names:
+                first, second = (form.get(name) for form in forms)
+                if first != second:
+                    found.append(f"{stage}: {name} = {first!r} and {second!r}")
+        return found
+
+    def _add(self, template: _Template, own: Mapping[str, Any], label: str, watch: WatchSpec | None) -> str:
+        """The run of a stage with its own seed and parent."""
+        key = template.number, *own.values()
         name = self._ids.get(key)
         if name is None:
-            spec = template.model_copy(update={"seed": seed, "parent": parent})
-            name = self._ids[key] = run_id(spec, f"{label}-s{seed}")
-            self.runs[name] = StageRun(name, spec)
+            spec = template.spec.model_copy(update=own)
+            name = self._ids[key] = run_id(spec, label, digest_of({**template.form, **own}))
+            self._runs[name] = StageRun(name, spec, watch)
+        elif watch is not None and self._runs[name].watch != watch:
+            run = self._runs[name]
+            if run.watch is not None:
+                raise UserError(
+                    f"stages.{run.stage}.watch: two arms share {name} and ask it for other curves ({run.watch} and "
+                    f"{watch}); ask for one watch in all arms."
+                )
+            self._runs[name] = StageRun(name, run.spec, watch)
         return name
 
-    def _pretrain(self, arm: ArmSpec) -> StageSpec:
-        shown = exposure_windows(arm)
-        pre_windows = num_windows(arm.pretrain.tokens, arm.seq_len)
-        exposure = None
-        if shown:
-            exposure = ExposureData(
-                store=self.stores.corpora[arm.pipeline.post],
-                unique_windows=min(shown, num_windows(arm.posttrain.tokens, arm.seq_len)),
-                windows=shown,
-                mode=arm.exposure.mode,
-                placement=arm.exposure.placement,
-            )
-        data = StageData(
-            store=self.stores.corpora[arm.pipeline.pre],
-            first_window=0,
-            windows=pre_windows,
-            total_windows=num_windows(arm.pretrain.max_tokens or arm.pretrain.tokens, arm.seq_len),
-            exposure=exposure,
-        )
-        return self._spec("pretrain", arm, data, arm.pretrain, init=None, stop_corpus=arm.pipeline.pre)
-
-    def _later_stage(self, stage: StageName, arm: ArmSpec, is_first: bool) -> StageSpec:
-        training: TrainingSpec = getattr(arm, stage)
-        corpus = arm.pipeline.post if stage == "posttrain" else arm.pipeline.ft
-        windows, first, passes_end = num_windows(training.tokens, arm.seq_len), 0, training.max_tokens
-        if isinstance(training, PosttrainSpec) and training.allocation == "matched":
-            first = min(exposure_windows(arm), windows)  # exactly what pretraining did not show, once
-            windows, passes_end = windows - first, None
-            training = training.model_copy(update={"patience": None, "eval_interval": None})
-        replay = self._replay(training, arm)
-        one_pass = windows + (replay.windows if replay and windows else 0)
-        total = num_windows(passes_end, arm.seq_len) if passes_end else one_pass
-        data = StageData(
-            store=self.stores.corpora[corpus], first_window=first, windows=windows, total_windows=total, replay=replay
-        )
-        init = self.init if is_first else None
-        return self._spec(stage, arm, data, training, init=init, stop_corpus=corpus)
-
-    def _replay(self, training: TrainingSpec, arm: ArmSpec) -> ReplayData | None:
-        if training.replay_fraction == 0:
-            return None
-        pre_windows = num_windows(arm.pretrain.tokens, arm.seq_len)
-        return ReplayData(
-            store=self.stores.corpora[arm.pipeline.pre],
-            first_window=0 if training.replay_from == "seen" else pre_windows,
-            windows=max(1, round(training.replay_fraction * pre_windows)),
-        )
-
-    def _spec(
-        self,
-        stage: StageName,
-        arm: ArmSpec,
-        data: StageData,
-        training: TrainingSpec,
-        *,
-        init: StageInit | None,
-        stop_corpus: str,
-    ) -> StageSpec:
-        return StageSpec(
-            stage=stage,
-            code_version=CODE_VERSION[stage],
+    def _template(self, name: str, arm: ArmSpec, *, is_first: bool) -> _Template:
+        stage = arm.stages[name]
+        training = stage.optimization()
+        init = self._given[stage.init] if is_first and stage.init is not None else None
+        stop = None
+        if training.eval_interval is not None:
+            stop = StopWindows(store=self._stores.corpora[stage.corpus], windows=arm.evaluation.stop_windows)
+        spec = StageSpec(
+            stage=name,
+            code_version=CODE_VERSION,
             seed=0,
             seq_len=arm.seq_len,
-            precision=arm.precision,
-            tokenizer=self.stores.tokenizer,
-            model=arm.model if stage == "pretrain" else None,
+            precision=self._precision if arm.precision == "auto" else arm.precision,
+            tokenizer=self._stores.tokenizer,
+            model=arm.model if is_first and init is None else None,
             init=init,
             parent=None,
             loss_on=arm.data.loss_on,
-            data=data,
-            training=_resolved(training),
-            evaluation=StageEvaluation(
-                stores=dict(sorted(self.stores.corpora.items())),
-                windows=arm.evaluation.windows,
-                stop_store=self.stores.corpora[stop_corpus],
-                stop_windows=arm.evaluation.stop_windows or arm.evaluation.windows,
-            ),
+            data=stage_data(name, arm, self._stores.corpora),
+            training=training,
+            objective=stage.objective,
+            guard=stage.guard,
+            adapt=stage.adapt,
+            stop=stop,
         )
+        if spec not in self._templates:
+            self._templates[spec] = _Template(spec, canonical(spec), len(self._templates))
+        return self._templates[spec]
+
+    def _evaluate(self, checkpoint: str, kinds: Mapping[int, EvaluationSpec]) -> None:
+        """Adds the evaluations of a checkpoint on every corpus of the study."""
+        key = checkpoint, tuple(kinds)
+        if key not in self._evaluated:  # by another chain that shares the run
+            self._evaluated.add(key)
+            wanted = self._evaluations.setdefault(checkpoint, {})
+            wanted |= {evaluation_id(kind, checkpoint): number for number, kind in kinds.items()}
+
+    def _kinds_of(self, arm: ArmSpec) -> dict[int, EvaluationSpec]:
+        """The kinds of evaluation that an arm's checkpoints get, by number."""
+        kinds = (
+            EvaluationSpec(
+                checkpoint="",
+                store=store,
+                stop_windows=arm.evaluation.stop_windows,
+                windows=arm.evaluation.windows,
+                seq_len=arm.seq_len,
+                loss_on=arm.data.loss_on,
+            )
+            for store in self._stores.corpora.values()
+        )
+        return {self._kinds.setdefault(kind, len(self._kinds)): kind for kind in kinds}
 
 
-def _resolved(training: TrainingSpec) -> StageTraining:
-    return StageTraining(
-        lr=training.lr,
-        min_lr=training.lr / 10 if training.min_lr is None else training.min_lr,
-        warmup_steps=training.warmup_steps,
-        global_batch_size=training.global_batch_size,
-        weight_decay=training.weight_decay,
-        betas=training.betas,
-        eps=training.eps,
-        max_grad_norm=training.max_grad_norm,
-        dropout=training.dropout,
-        max_loss=training.max_loss,
-        eval_interval=training.eval_interval,
-        patience=training.patience,
-        min_improvement=training.min_improvement,
-        lora=training.lora if training.method == "lora" else None,
-    )
-
-
-def _pretrain_label(arm: ArmSpec) -> str:
-    return f"{arm.pipeline.post}{exposure_windows(arm) * arm.seq_len}" if exposure_windows(arm) else "plain"
-
-
-def _label(stage: StageName, arm: ArmSpec) -> str:
-    corpus = arm.pipeline.post if stage == "posttrain" else arm.pipeline.ft
-    return f"{corpus}-lr{getattr(arm, stage).lr:g}"
-
-
-def plan_runs(graph: Graph, costs: Mapping[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """The `stage_runs` entries of plan.json."""
-    return [
-        {
-            "id": run.id,
-            "stage": run.stage,
-            "parent": run.parent,
-            "spec": canonical(run.spec),
-            "cost": costs[run.id],
-        }
-        for run in graph.runs.values()
-    ]
-
-
-def plan_chains(graph: Graph) -> list[dict[str, Any]]:
-    """The `chains` entries of plan.json."""
-    return [
-        {
-            "columns": chain.columns,
-            "roles": chain.roles,
-            **{f"{stage}_id": chain.runs.get(stage) for stage in ("pretrain", "posttrain", "finetune")},
-        }
-        for chain in graph.chains
-    ]
+def _views(arm: ArmSpec, runs: Mapping[str, str], start: str | None) -> dict[str, tuple[str, str]]:
+    """Each named loss as (checkpoint, corpus). A stage that a given checkpoint replaces is that checkpoint."""
+    views = {}
+    wanted = {**PAPER_VIEWS, **{name: (view.after, view.corpus) for name, view in arm.views.items()}}
+    for name, (after, on) in wanted.items():
+        checkpoint = runs.get(after) or (start if after in arm.stages else None)
+        corpus = arm.stages[on].corpus if on in arm.stages else on if on in arm.corpora else None
+        if checkpoint is not None and corpus is not None:
+            views[name] = checkpoint, corpus
+    return views
 
 
 def total_steps(spec: StageSpec) -> int:
@@ -268,6 +272,5 @@ def total_steps(spec: StageSpec) -> int:
 
 
 def stage_windows(spec: StageSpec) -> int:
-    """Windows of the whole schedule, exposure included."""
-    added = spec.data.exposure.windows if spec.data.exposure and spec.data.exposure.mode == "add" else 0
-    return spec.data.total_windows + added
+    """Windows of the whole schedule, with what is added to it; none where the stage's own corpus has nothing left."""
+    return spec.data.total_windows + spec.data.added_windows if spec.data.main.windows else 0

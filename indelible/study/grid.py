@@ -1,31 +1,26 @@
-"""From the raw study file to its arms: overrides, sweep axes, scale defaults, validation.
+"""From the raw study file to its grid points: overrides, sweep axes, scale defaults.
 
-A list where a scalar is expected is a sweep axis; the grid is the product of the axes. All problems are collected and
-reported at once, each with its path.
+A list where a scalar is expected is a sweep axis; the grid is the product of the axes.
 """
 
 import copy
-import difflib
 import functools
 import itertools
-import types
-import typing
+import math
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from indelible.errors import UserError
-from indelible.study.base import parse_count
-from indelible.study.spec import ArmSpec, ExecutionSpec
+from indelible.strict import LARGEST, parse_count
+from indelible.study.validation import ENTRIES, STUDY_KEYS, Path, nearest
+from indelible.study.yaml_reader import read_value, split_path
 
-STUDY_KEYS = {"name", "description", "scale", "seeds", "arms", "execution"}  # not fields of an arm
 _PAIRS = {"betas", "placement"}  # fields whose value may itself be a list of two numbers
-_OPAQUE = {"corpora"}  # subtrees that are never swept: sweep `pipeline` over several declared corpora instead
-_LISTS = {"targets", "heldout_sources", "sources"}  # fields whose value is a list
-Path = tuple[str, ...]
+_OPAQUE = {"corpora", "views"}  # subtrees that are never swept: sweep `pipeline` over several declared corpora instead
+_LISTS = {"targets", "heldout_sources", "sources", "corpora", "steps", "not_shown_in"}  # fields whose value is a list
 
 
 def scale_names() -> list[str]:
@@ -33,25 +28,20 @@ def scale_names() -> list[str]:
     return list(_scale_names())
 
 
-def load_scale(name: str) -> dict[str, Any]:
-    """Default settings of a scale as a raw dictionary.
+def load_scale(name: str) -> Mapping[str, Any]:
+    """Default settings of a scale, raw; kept and not copied, for it is asked for at every point of a grid.
 
     Raises:
         UserError: there is no such scale.
     """
-    return copy.deepcopy(_checked_scale(name))
-
-
-def _checked_scale(name: str) -> dict[str, Any]:
-    """The scale as it is kept: not to be changed."""
     if name not in scale_names():
-        hint = _nearest(name, scale_names())
+        hint = nearest(name, scale_names())
         raise UserError(f"scale = {name!r} is not a scale{hint}; the scales are {', '.join(scale_names())}.")
     return _read_scale(name)
 
 
 @functools.cache
-def _read_scale(name: str) -> dict[str, Any]:
+def _read_scale(name: str) -> Mapping[str, Any]:
     text = (resources.files("indelible.study") / "scales" / f"{name}.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)
 
@@ -70,40 +60,51 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
-        same_kind = (
-            isinstance(value, Mapping) and isinstance(below, Mapping)
-            and value.get("kind", below.get("kind")) == below.get("kind")
-        )  # fmt: skip
-        result[key] = merged(below, value) if same_kind else value
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            is_same_kind = value.get("kind", below.get("kind")) == below.get("kind")
+            result[key] = merged(below, value) if is_same_kind else value
+        else:
+            result[key] = value
     return result
 
 
-def set_path(tree: dict[str, Any], path: Path, value: Any) -> None:
-    """Sets ``tree[path[0]][path[1]]... = value``, making mappings on the way."""
+def set_path(tree: Any, path: Path, value: Any) -> None:
+    """Sets ``tree[path[0]][path[1]]... = value``, making mappings on the way; a number leads into a list."""
     for key in path[:-1]:
-        if not isinstance(tree.get(key), dict):
+        if isinstance(tree, list):
+            tree = tree[int(key)]
+            continue
+        if not isinstance(tree.get(key), dict | list):
             tree[key] = {}
         tree = tree[key]
-    tree[path[-1]] = value
+    tree[int(path[-1]) if isinstance(tree, list) else path[-1]] = value
 
 
 def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """Applies ``--set path.to.field=value`` strings; the value is read as YAML.
 
     Raises:
-        UserError: an override has no ``=`` or its value is not YAML.
+        UserError: an override has no ``=``, a part of its path is empty, or its value is not YAML.
     """
     tree = merged({}, raw)
     for override in overrides:
         path, equals, text = override.partition("=")
         if not equals or not path.strip():
             raise UserError(f"--set {override!r}: expected field=value, e.g. --set finetune.lr=1e-4.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {override!r}: the value is not YAML ({error}).") from None
+        tree = apply_values(tree, {path: read_value(text, f"--set {override!r}")})
+    return tree
+
+
+def apply_values(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Lays values over a raw study, each by its dotted path.
+
+    Raises:
+        UserError: a part of a path is empty.
+    """
+    tree = merged({}, raw)
+    for path, value in values.items():
         layer: dict[str, Any] = {}
-        set_path(layer, tuple(path.strip().split(".")), value)
+        set_path(layer, split_path(tree, path), value)
         tree = merged(tree, layer)
     return tree
 
@@ -128,6 +129,9 @@ def sweep_axes(tree: Mapping[str, Any], prefix: Path = ()) -> dict[Path, list[An
         if isinstance(value, Mapping):
             if path[0] not in _OPAQUE:
                 axes.update(sweep_axes(value, path))
+        elif key == ENTRIES and isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value):
+            for number, entry in enumerate(value):
+                axes.update(sweep_axes(entry, (*path, str(number))))
         elif is_axis(path, value):
             axes[path] = value
     return axes
@@ -146,16 +150,24 @@ def expand(raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for arm_name, settings in (arms or {"": {}}).items():
         layered = copy.deepcopy(merged(body, settings))
         layered["arm"] = arm_name
-        axes = sweep_axes(layered)
-        for path, values in axes.items():
-            if not values:
-                raise UserError(f"{'.'.join(path)} = []: a sweep axis needs at least one value.")
-        for path in axes:
-            set_path(layered, path, None)  # copying a long axis for each of its points would take its square
-        for point in itertools.product(*axes.values()):
-            tree = copy.deepcopy(layered)
-            for path, value in zip(axes, point, strict=True):
-                set_path(tree, path, value)
+        yield from _points(layered)
+
+
+def _points(layered: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The grid of one arm. A value of an axis may be a mapping with axes of its own."""
+    axes = sweep_axes(layered)
+    for path, values in axes.items():
+        if not values:
+            raise UserError(f"{'.'.join(path)} = []: a sweep axis needs at least one value.")
+    for path in axes:
+        set_path(layered, path, None)  # copying a long axis for each of its points would take its square
+    for point in itertools.product(*axes.values()):
+        tree = copy.deepcopy(layered)
+        for path, value in zip(axes, point, strict=True):
+            set_path(tree, path, copy.deepcopy(value))
+        if any(isinstance(value, Mapping | list) for value in point):
+            yield from _points(tree)
+        else:
             yield tree
 
 
@@ -168,8 +180,14 @@ def with_scale(tree: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(tree.get("scale"), str):
         found = f" = {tree['scale']!r}" if "scale" in tree else ""
         raise UserError(f"scale{found}: expected one of {', '.join(scale_names())}; a study has one scale.")
-    defaults = _checked_scale(str(tree["scale"]))
-    return _resolve_multiples(merged(defaults, tree), defaults, ())
+    defaults = load_scale(str(tree["scale"]))
+    stages = tree.get("stages")
+    named = (
+        {str(name): defaults.get(str(name)) or defaults["finetune"] for name in stages or {}}
+        if isinstance(stages, Mapping)
+        else {}
+    )
+    return _resolve_multiples(merged(defaults, tree), {**defaults, "stages": named}, ())
 
 
 def _resolve_multiples(value: Any, default: Any, path: Path) -> Any:
@@ -177,83 +195,20 @@ def _resolve_multiples(value: Any, default: Any, path: Path) -> Any:
         below = default if isinstance(default, Mapping) else {}
         return {key: _resolve_multiples(item, below.get(key), (*path, str(key))) for key, item in value.items()}
     if isinstance(value, str) and value.endswith("x") and _is_number(value[:-1]):
-        base = parse_count(default)
+        base = parse_count(default) if not isinstance(default, bool) else None
         if isinstance(base, str) and _is_number(base):
             base = float(base)
         if not isinstance(base, int | float):
             raise UserError(f"{'.'.join(path)} = {value!r}: this scale has no value of its own to multiply.")
         product = float(value[:-1]) * base
+        if not abs(product) < LARGEST:
+            raise UserError(f"{'.'.join(path)} = {value!r}: {product:g} is more than any setting takes.")
         return round(product) if isinstance(base, int) else float(f"{product:.12g}")  # no 0.30000000000000004
     return value
 
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
-
-
-def _nearest(name: str, known: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
-        return [model for part in typing.get_args(annotation) for model in _models_in(part)]
-    return []
-
-
-def unknown_keys(tree: Mapping[str, Any], model: type[BaseModel], prefix: Path = ()) -> list[str]:
-    """One sentence for each key that no field of ``model`` reads, with the nearest valid name."""
-    problems = []
-    fields = {info.alias or name: info for name, info in model.model_fields.items()}
-    known = set(fields) | (STUDY_KEYS if not prefix else set())
-    for key, value in tree.items():
-        path = (*prefix, str(key))
-        if key not in known:
-            hint = _nearest(str(key), known) or f"; known here: {', '.join(sorted(known))}"
-            problems.append(f"{'.'.join(path)}: unknown key{hint}")
-        elif key in fields and isinstance(value, Mapping):
-            models = _models_in(fields[key].annotation)
-            if len(models) == 1:
-                problems += unknown_keys(value, models[0], path)
-    return problems
-
-
-def validate_arm(tree: Mapping[str, Any]) -> tuple[ArmSpec | None, list[str]]:
-    """The arm of one grid point, or the list of what is wrong with it, each problem with its path."""
-    problems = unknown_keys(tree, ArmSpec)
-    if problems:
-        return None, problems
-    try:
-        return ArmSpec.model_validate(tree), []
-    except ValidationError as error:
-        return None, problems_of(error)
-
-
-def validate_execution(raw: Mapping[str, Any]) -> tuple[ExecutionSpec | None, list[str]]:
-    """The execution settings of a study, or what is wrong with them."""
-    tree = raw.get("execution") or {}
-    problems = unknown_keys(tree, ExecutionSpec, ("execution",)) if isinstance(tree, Mapping) else []
-    if problems:
-        return None, problems
-    try:
-        return ExecutionSpec.model_validate(tree), []
-    except ValidationError as error:
-        return None, [f"execution.{problem}" for problem in problems_of(error)]
-
-
-def problems_of(error: ValidationError) -> list[str]:
-    """Pydantic's findings as `path = found: message` sentences."""
-    problems = []
-    for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"] if not str(part).startswith(("function-", "literal[")))
-        found = "" if item["type"] in ("missing", "value_error") else f" = {item['input']!r}"
-        message = item["msg"].removeprefix("Value error, ")
-        problems.append(f"{path}{found}: {message}" if path else message)
-    return problems

@@ -1,7 +1,7 @@
-"""Identity of a stage run: a hash of its canonical spec. The same spec is the same run, in any study and any folder.
+"""Identity of stage runs and evaluations: a hash of the canonical spec. The same spec is the same run, anywhere.
 
-All fields count by default. A field that was added later, with its old behaviour as default, is left out of the hash
-while it has that default, so that old runs keep their ids.
+All fields count by default. A field that was added later (`indelible.strict.added_later`) is left out of the hash while
+it has its default, so that old runs keep their ids. Specs that are equal have equal digests.
 """
 
 import functools
@@ -12,40 +12,48 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from indelible.study.stages import StageSpec
+from indelible.strict import HASHED_AT_DEFAULT
+from indelible.study.stage_spec import EvaluationSpec, StageSpec
 
 ID_DIGITS = 12  # hex digits: 48 bits, one collision expected among 16 million runs
+MAX_LABEL = 80  # characters: a file name must hold the id
 
-CODE_VERSION = {"pretrain": 1, "posttrain": 1, "finetune": 1}
-"""Raised by hand when a change of the engine makes the same spec give another result."""
+CODE_VERSION = 2
+"""Of the engine. Raised by hand when a change makes the same spec give another result (CONTRIBUTING.md).
 
-ADDED_LATER: dict[tuple[str, str], Any] = {}
-"""(class name, field) to the default under which a field added after version 0.1.0 is not hashed."""
-
+2: stages of any number, streams by corpus and purpose, stopping windows apart from reported ones (docs/log.md)."""
 
 _PLAIN = frozenset({bool, int, str, type(None)})
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 @functools.cache
-def _fields(model: type[BaseModel]) -> tuple[str, ...]:
-    return tuple(model.model_fields)
+def _fields(model: type[BaseModel]) -> tuple[tuple[str, bool, Any], ...]:
+    """Name, whether it is hashed at its default, and the default."""
+    found = []
+    for name, info in model.model_fields.items():
+        extra = info.json_schema_extra
+        is_hashed = extra.get(HASHED_AT_DEFAULT, True) if isinstance(extra, dict) else True
+        found.append((name, bool(is_hashed), info.get_default(call_default_factory=True)))
+    return tuple(found)
 
 
 def canonical(value: Any) -> Any:
-    """A JSON-able form with class tags: two classes with equal fields stay apart.
+    """A JSON-able form with class tags: two classes with equal fields stay apart, equal numbers look alike.
 
     Raises:
         TypeError: a value has no canonical form (sets, floats that are not finite, foreign objects).
     """
     kind = type(value)
-    if kind in _PLAIN or (kind is float and math.isfinite(value)):  # first, as nearly all values are plain
+    if kind in _PLAIN:  # first, as nearly all values are plain
         return value
+    if kind is float and math.isfinite(value):
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value  # 128 and 128.0 are equal
     if isinstance(value, BaseModel):
-        name = type(value).__name__
-        form = {"class": name}
-        for field in _fields(type(value)):
+        form = {"class": type(value).__name__}
+        for field, is_hashed, default in _fields(type(value)):
             item = getattr(value, field)
-            if (name, field) not in ADDED_LATER or item != ADDED_LATER[name, field]:
+            if is_hashed or item != default:
                 form[field] = canonical(item)
         return form
     if isinstance(value, dict):
@@ -54,26 +62,50 @@ def canonical(value: Any) -> Any:
         return {key: canonical(value[key]) for key in sorted(value)}
     if isinstance(value, list | tuple):
         return [canonical(item) for item in value]
-    if isinstance(value, bool | int | str) or value is None:
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return value
     raise TypeError(f"cannot hash {value!r} of type {type(value).__name__}")
 
 
 def digest(value: Any) -> str:
+    """Hex digest of a value's canonical form."""
+    return digest_of(canonical(value))
+
+
+def digest_of(form: Any) -> str:
     """Hex digest of a canonical form."""
-    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(_JSON.encode(form).encode("utf-8")).hexdigest()
 
 
-def run_id(spec: StageSpec, label: str) -> str:
-    """``<stage>-<label>-<12 hex>``; the label is for people and is not hashed.
+def run_id(spec: StageSpec, label: str, known_digest: str | None = None) -> str:
+    """``<stage>-<label>-s<seed>-<12 hex>``; the label is for people and is not hashed.
 
-    ``label`` may hold letters, digits, dots, dashes and underscores only.
+    Args:
+        spec: the stage run.
+        label: letters, digits, dots, dashes, plus signs and underscores; others become underscores.
+        known_digest: of the spec, where it is known already.
     """
-    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in label)
-    return f"{spec.stage}-{safe}-{digest(spec)[:ID_DIGITS]}"
+    safe = "".join(c if (c.isascii() and c.isalnum()) or c in "._-+" else "_" for c in label)[:MAX_LABEL]
+    return f"{spec.stage}-{safe}-s{spec.seed}-{(known_digest or digest(spec))[:ID_DIGITS]}"
+
+
+def evaluation_id(spec: EvaluationSpec, checkpoint: str | None = None) -> str:
+    """``<corpus>-<12 hex>``.
+
+    Args:
+        spec: the evaluation.
+        checkpoint: its checkpoint, where the spec leaves it open.
+    """
+    form = _evaluation_form(spec) | ({} if checkpoint is None else {"checkpoint": checkpoint})
+    return f"{spec.store.rpartition('-')[0]}-{digest_of(form)[:ID_DIGITS]}"
+
+
+@functools.cache
+def _evaluation_form(spec: EvaluationSpec) -> dict[str, Any]:
+    return canonical(spec)
+
+
+def given_id(sha256: str) -> str:
+    """The checkpoint id of a given checkpoint."""
+    return f"given-{sha256[:ID_DIGITS]}"
 
 
 def without_tags(value: Any) -> Any:
@@ -83,3 +115,15 @@ def without_tags(value: Any) -> Any:
     if isinstance(value, list):
         return [without_tags(item) for item in value]
     return value
+
+
+def flat_form(form: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of a canonical form by dotted path; lists by position, class tags under `class`."""
+    if isinstance(form, list) and form:
+        form = {str(number): item for number, item in enumerate(form)}
+    if not isinstance(form, dict):
+        return {prefix: form}
+    found: dict[str, Any] = {}
+    for name, item in form.items():
+        found |= flat_form(item, f"{prefix}.{name}" if prefix else name)
+    return found

@@ -6,12 +6,18 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from indelible.errors import UserError
+from indelible.files import printable
+from indelible.study.arm import ArmSpec
+from indelible.study.checks import empty_sections_left_out, same_arm_problems, same_value_problems
 from indelible.study.corpus_spec import DataSpec, default_corpora
-from indelible.study.grid import apply_overrides, expand, merged, validate_arm, validate_execution, with_scale
-from indelible.study.spec import ArmSpec, ExecutionSpec
+from indelible.study.execution import ExecutionSpec
+from indelible.study.grid import apply_overrides, expand, load_scale, merged, with_scale
+from indelible.study.inference import InferenceSpec
+from indelible.study.paper_form import ROLES, SHORT_STAGES, general_form
+from indelible.study.seeds import Seeds, parse_seeds, seed_problems
+from indelible.study.validation import validate_arm, validate_section
+from indelible.study.yaml_reader import read_mapping
 
 
 @dataclass(frozen=True)
@@ -21,27 +27,46 @@ class Study:
     name: str
     description: str
     scale: str
-    seeds: tuple[int, ...]
+    seeds: Seeds
     arms: tuple[ArmSpec, ...]
     execution: ExecutionSpec
+    inference: InferenceSpec
     raw: dict[str, Any]  # the file with every override applied, as it is written to study.yaml
 
     @property
     def data(self) -> DataSpec:
-        """The corpora, tokenizer and split that all arms share."""
+        """The corpora that some stage trains on, the tokenizer and the split, which all arms share."""
+        used = sorted({corpus for arm in self.arms for corpus in arm.trained_corpora})
+        return self._data_of(used)
+
+    @property
+    def evaluation_corpora(self) -> tuple[str, ...]:
+        """Corpora that are only evaluated on: they change no token of the others, and so train nothing again."""
+        trained = set(self.data.corpora)
+        watched = {
+            corpus
+            for arm in self.arms
+            for stage in arm.stages.values()
+            if stage.watch is not None
+            for corpus in stage.watch.corpora or ()
+        }
+        asked = watched | {corpus for arm in self.arms for corpus in arm.evaluation.corpora}
+        return tuple(sorted(asked - trained))
+
+    def evaluation_data(self, corpus: str) -> DataSpec:
+        """What decides the tokens of one corpus that is only evaluated on."""
+        return self._data_of([corpus])
+
+    def _data_of(self, corpora: list[str]) -> DataSpec:
         first = self.arms[0]
-        used = sorted({role for arm in self.arms for role in _roles(arm)})
+        general = {next(iter(arm.stages.values())).corpus for arm in self.arms}
         return DataSpec(
-            corpora={name: first.corpora[name] for name in used},
+            corpora={name: first.corpora[name] for name in corpora},
             tokenizer=first.tokenizer,
             split=first.data.split,
-            pre_corpora=tuple(sorted({arm.pipeline.pre for arm in self.arms})),
+            pre_corpora=tuple(sorted(general & set(corpora))),
             leaks=first.data.leaks,
         )
-
-
-def _roles(arm: ArmSpec) -> tuple[str, str, str]:
-    return arm.pipeline.pre, arm.pipeline.post, arm.pipeline.ft
 
 
 def shipped_studies() -> dict[str, Traversable]:
@@ -68,23 +93,19 @@ def read_study_file(reference: str) -> dict[str, Any]:
     path = Path(reference)
     shipped = shipped_studies()
     # A folder of a shipped study's name, such as what `--out paper` made, does not hide the study.
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        if not path.is_file():
-            raise UserError(f"{reference}: no such study file; the shipped studies are {', '.join(shipped)}.")
-        text, where = path.read_text(encoding="utf-8"), str(path)
-    elif reference in shipped:
-        text, where = shipped[reference].read_text(encoding="utf-8"), f"shipped study {reference}"
-    else:
-        raise UserError(
-            f"{reference!r} is neither a study file nor a shipped study; the shipped studies are {', '.join(shipped)}."
-        )
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: not YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{where}: expected a mapping of settings at the top, found {type(raw).__name__}.")
-    return raw
+        if path.is_file():
+            return read_mapping(path.read_bytes(), str(path))
+    except (OSError, ValueError) as error:  # not to be read, or no name of a file at all
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{printable(reference)}: the study file cannot be read ({error}).") from None
+    if reference in shipped:
+        return read_mapping(shipped[reference].read_bytes(), f"shipped study {reference}")
+    known = f"the shipped studies are {', '.join(shipped)}"
+    if path.suffix in (".yaml", ".yml"):
+        raise UserError(f"{printable(reference)}: no such study file; {known}.")
+    raise UserError(f"{printable(repr(reference))} is neither a study file nor a shipped study; {known}.")
 
 
 def load_study(reference: str, overrides: list[str] | None = None) -> Study:
@@ -103,55 +124,111 @@ def load_study(reference: str, overrides: list[str] | None = None) -> Study:
 
 def resolve_study(raw: dict[str, Any], where: str = "study") -> Study:
     """Expands and validates a raw study; see `load_study`."""
-    problems: dict[str, None] = {}  # a set that keeps its order
+    raw = empty_sections_left_out(raw)
+    problems: dict[str, None] = dict.fromkeys(same_value_problems(raw))  # a set that keeps its order
     arms: list[ArmSpec] = []
-    for point in expand(raw):
-        arm, found = validate_arm(_with_default_corpora(with_scale(_with_given_tokenizer(point))))
-        problems.update(dict.fromkeys(found))
+    written_out = set(raw.get("stages") or {}) if isinstance(raw.get("stages"), dict) else set()
+    points = list(expand(raw))
+    trees, found = _general_trees(points)
+    problems.update(dict.fromkeys(found))
+    for tree in trees:
+        arm, found = validate_arm(tree)
+        problems.update(dict.fromkeys(_as_written(one, written_out) for one in found))
         if arm is not None:
             arms.append(arm)
-    execution, found = validate_execution(raw)
+    execution, found = validate_section(raw, "execution", ExecutionSpec)
     problems.update(dict.fromkeys(found))
-    problems.update(dict.fromkeys(_seed_problems(raw)))
+    inference, found = validate_section(raw, "inference", InferenceSpec)
+    problems.update(dict.fromkeys(found))
+    stages = [name for tree in trees for name in tree["stages"]]
+    if stages or not isinstance(raw.get("seeds"), dict):  # whose stages are not known while the rest is wrong
+        problems.update(dict.fromkeys(seed_problems(raw.get("seeds"), stages)))
     if not problems:
-        problems.update(dict.fromkeys(_common_problems(arms)))
-    if problems or execution is None:
+        problems.update(dict.fromkeys(_common_problems(arms) + same_arm_problems(points, arms)))
+    if problems or execution is None or inference is None:
         listing = "\n".join(f"  {problem}" for problem in problems)
         raise UserError(f"{where}: {len(problems)} problem{'s' * (len(problems) > 1)}\n{listing}")
     return Study(
         name=arms[0].name,
         description=str(raw.get("description", "")),
         scale=arms[0].scale,
-        seeds=tuple(raw["seeds"]),
+        seeds=parse_seeds(raw["seeds"]),
         arms=tuple(arms),
         execution=execution,
+        inference=inference,
         raw=raw,
     )
 
 
-def _seed_problems(raw: dict[str, Any]) -> list[str]:
-    seeds = raw.get("seeds")
-    rule = "expected a list of distinct non-negative integers, e.g. seeds: [0, 1, 2]"
-    if not isinstance(seeds, list) or not seeds:
-        return [f"seeds = {seeds!r}: {rule}"]
-    are_integers = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
-    return [] if are_integers and len(set(seeds)) == len(seeds) else [f"seeds = {seeds!r}: {rule}"]
+def _general_trees(points: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Every grid point as `ArmSpec` reads it, and what is wrong with the others."""
+    trees, problems = [], []
+    for point in points:
+        tree, found = general_form(with_scale(point))
+        found = found or _unread_sections(point, tree["stages"])
+        problems += found
+        if not found:
+            trees.append(tree)
+    given = next((tokenizer for tree in trees if (tokenizer := _given_tokenizer(tree))), None)
+    return [_with_default_corpora(_with_tokenizer(tree, given)) for tree in trees], problems
 
 
-def _with_given_tokenizer(tree: dict[str, Any]) -> dict[str, Any]:
-    """A given checkpoint brings its tokenizer along, unless the study names one."""
-    init = tree.get("init")
-    if "tokenizer" in tree or not isinstance(init, dict) or not isinstance(init.get("from"), str):
+def _unread_sections(point: dict[str, Any], stages: dict[str, Any]) -> list[str]:
+    """Sections of stages that the chain has not: nobody would read them."""
+    return [
+        f"{name}: this study has no stage of that name; its stages are {', '.join(stages)}"
+        for name in SHORT_STAGES
+        if name in point and name not in stages
+    ]
+
+
+def _as_written(problem: str, written_out: set[str]) -> str:
+    """A problem of the general form under the path that the short form has for it."""
+    head, _, rest = problem.partition(".")
+    name, _, field = rest.partition(".")
+    if head != "stages" or name not in SHORT_STAGES or name in written_out:
+        return problem
+    if field.startswith("corpus"):
+        return f"pipeline.{ROLES[name]}{field.removeprefix('corpus')}"
+    if field.startswith("adapt."):
+        return f"{name}.lora.{field.removeprefix('adapt.')}"
+    return rest
+
+
+def _given_tokenizer(tree: dict[str, Any]) -> dict[str, Any] | None:
+    """The tokenizer that comes with the given checkpoint of a grid point."""
+    given = [stage["init"] for stage in tree["stages"].values() if stage.get("init")]
+    if not given or not isinstance(given[-1], dict) or not isinstance(given[-1].get("from"), str):
+        return None
+    revision = {"revision": given[-1]["revision"]} if given[-1].get("revision") else {}
+    return {"kind": "hf", "path": given[-1]["from"], **revision}
+
+
+def _with_tokenizer(tree: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
+    """Gives a grid point the tokenizer of the study's first given checkpoint, unless the study names one.
+
+    The scale's own tokenizer does not count: it would cut the text into other tokens than the checkpoint knows. All
+    arms read the same tokens; that every given checkpoint knows them is checked before the first step.
+    """
+    if given is None or tree.get("tokenizer") != load_scale(str(tree["scale"])).get("tokenizer"):
         return tree
-    revision = {"revision": init["revision"]} if init.get("revision") else {}
-    return {**tree, "tokenizer": {"kind": "hf", "path": init["from"], **revision}}
+    return {**tree, "tokenizer": given}
 
 
 def _with_default_corpora(tree: dict[str, Any]) -> dict[str, Any]:
-    """Adds the offline corpora that the pipeline names and the study does not declare."""
-    pipeline = tree.get("pipeline")
-    named = [name for name in pipeline.values() if isinstance(name, str)] if isinstance(pipeline, dict) else []
-    offline = {name: spec.model_dump() for name, spec in default_corpora(named).items()}
+    """Adds the offline corpora that stages, mixes and evaluations name and the study does not declare."""
+    named: list[Any] = []
+    for stage in tree["stages"].values():
+        named.append(stage.get("corpus"))
+        mix = stage.get("mix")
+        named += [entry.get("corpus") for entry in mix if isinstance(entry, dict)] if isinstance(mix, list) else []
+        watch = stage.get("watch")
+        named += (watch.get("corpora") or []) if isinstance(watch, dict) else []
+    evaluation = tree.get("evaluation")
+    named += (evaluation.get("corpora") or []) if isinstance(evaluation, dict) else []
+    offline = {
+        name: spec.model_dump() for name, spec in default_corpora([n for n in named if isinstance(n, str)]).items()
+    }
     declared = tree.get("corpora")
     if declared is not None and not isinstance(declared, dict):
         return tree  # validation says what is wrong with it
@@ -169,6 +246,9 @@ def _common_problems(arms: list[ArmSpec]) -> list[str]:
                 problems.append(f"corpora.{name}: differs between arms; give the variants names of their own")
         if arm.tokenizer != first.tokenizer or arm.data != first.data:
             problems.append("tokenizer and data must be the same in all arms of a study")
-        if arm.init != first.init:
-            problems.append("init must be the same in all arms of a study; compare checkpoints by one study each")
+        if (
+            arm.evaluation.windows != first.evaluation.windows
+            or arm.evaluation.stop_windows != first.evaluation.stop_windows
+        ):
+            problems.append("evaluation.windows and stop_windows must be the same in all arms of a study")
     return list(dict.fromkeys(problems))

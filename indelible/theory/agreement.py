@@ -10,8 +10,8 @@ import numpy as np
 
 from indelible.theory import linear, maps, recursion
 from indelible.theory.maps import Row
-from indelible.theory.stages import run_chain, run_full_chain
 from indelible.theory.tasks import ARMS, Array, TheorySpec, named_rng, objective
+from indelible.theory.training import run_chain, run_full_chain
 
 # Features below this are compared absolutely: the full solver reads them through round-off of the others.
 VISIBLE = 1e-6

@@ -10,8 +10,8 @@ import numpy as np
 
 from indelible.theory import recursion
 from indelible.theory.recursion import LEARNED, UNLEARNED
-from indelible.theory.stages import Chain, run_chain
 from indelible.theory.tasks import ARMS, Array, TheorySpec, objective
+from indelible.theory.training import Chain, run_chain
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import altair as alt
 import numpy as np
 
 from indelible.theory.maps import Row
-from indelible.theory.survey import Survey
+from indelible.theory.overview import Survey
 
 Spec = dict[str, Any]
 

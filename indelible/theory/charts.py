@@ -9,7 +9,7 @@ import numpy as np
 from indelible.theory import map_charts
 from indelible.theory.chart_parts import ARM_COLOURS, BLOCK_COLOURS, Spec, arm_encoding, named, with_excess
 from indelible.theory.maps import Row, best_fraction
-from indelible.theory.survey import Survey
+from indelible.theory.overview import Survey
 
 LOG_TICKS = [base * 10.0**power for power in range(-3, 7) for base in (1, 3)]
 STAGE_AXIS = "datum.value < 1 ? 'pretraining' : datum.value < 2 ? 'post-training' : 'fine-tuning'"

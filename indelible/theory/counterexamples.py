@@ -6,9 +6,9 @@ from typing import TypedDict
 
 from indelible.errors import UserError
 from indelible.theory.assumptions import post_window, run_arms
-from indelible.theory.stages import rank_steps, run_chain, run_full_chain
 from indelible.theory.tasks import ARMS, TheorySpec, mixture
 from indelible.theory.theorems import Check, check_learned_features, check_no_input_no_change, check_post_training
+from indelible.theory.training import rank_steps, run_chain, run_full_chain
 
 # C.4 (beta < c/2) and the order of 5.1 together: possible once D_post's inputs vary more on the specialised directions
 # than elsewhere, because the order is one of cross-covariances (alpha nu beta). Here L_im hides what L_ret shows.

@@ -8,7 +8,7 @@ import numpy as np
 
 from indelible.theory.chart_parts import DIVERGING, arm_encoding, named
 from indelible.theory.maps import Row
-from indelible.theory.survey import Survey
+from indelible.theory.overview import Survey
 
 
 def _cells(rows: Sequence[Row], data: str, name: str, title: str, x: str, y: str) -> Any:

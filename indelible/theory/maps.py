@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indelible.theory import recursion
-from indelible.theory.stages import Losses, feature_loss, rank_steps, run_full_chain
 from indelible.theory.tasks import STAGES, Array, Objective, TheorySpec, objective, task
+from indelible.theory.training import Losses, feature_loss, rank_steps, run_full_chain
 
 Row = dict[str, float | int | str]
 
@@ -184,9 +184,9 @@ def map_allocation(spec: TheorySpec, fractions: Array, budgets: Array, finetune_
     ends = recursion.flow(handed_over, objective(spec, "finetune", "mixed"), (steps * spec.lr)[:, None, None])
     ret = feature_loss(ends, task(spec, "post")).reshape(len(finetune_times), len(budgets), len(fractions))
     keys = [(float(budget), float(time)) for budget in budgets for time in finetune_times]
-    ret = ret.swapaxes(0, 1).reshape(len(keys), len(fractions))
+    by_key = ret.swapaxes(0, 1).reshape(len(keys), len(fractions))
     rows: list[Row] = []
-    for (budget, time), losses in zip(keys, ret, strict=True):
+    for (budget, time), losses in zip(keys, by_key, strict=True):
         row: Row = {"budget": budget, "finetune_time": time, "best_fraction": best_fraction(fractions, losses)}
         row |= {"L_ret": float(losses.min()), "spread": float(np.ptp(losses))}
         rows.append(

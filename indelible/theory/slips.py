@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from indelible.theory import recursion
-from indelible.theory.stages import Chain, run_chain, run_full_chain
 from indelible.theory.tasks import ARMS, Array, TheorySpec, named_rng, objective, rotations
+from indelible.theory.training import Chain, run_chain, run_full_chain
 
 
 @dataclass(frozen=True)

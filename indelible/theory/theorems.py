@@ -17,8 +17,8 @@ from indelible.theory.assumptions import (
     run_arms,
 )
 from indelible.theory.recursion import LEARNED, UNLEARNED
-from indelible.theory.stages import Chain, run_full_chain
 from indelible.theory.tasks import ARMS, Array, Objective, TheorySpec, objective, rotations
+from indelible.theory.training import Chain, run_full_chain
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
 """The one training loop. A stage is a setting of it: a spec, a parent checkpoint and token stores in, a result out.
 
-Nothing here knows of studies, arms or workers; `indelible.lab` calls `stage.run_stage` and reads its files.
+Nothing here knows of studies, arms or workers; `indelible.scheduling` calls `stage.run_stage` and reads its files.
 """

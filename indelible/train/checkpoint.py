@@ -8,6 +8,7 @@ state is noticed and thrown away.
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig
 
 from indelible.files import file_sha256
-from indelible.study.spec import LoraSpec
+from indelible.models.side_files import write_side_files
+from indelible.study.adapt import LoraSpec
 from indelible.train.distributed import World, assign
 
 State = dict[str, torch.Tensor]
@@ -37,34 +39,28 @@ class Adapters:
     tensors: State  # by the names of `model.lora.kept_adapters`
 
 
-def weights_sha256(state: State) -> str:
-    """Hex digest over names, shapes and bytes of fp32 weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().contiguous().cpu()
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
 def save_checkpoint(
-    folder: Path, state: State, config: PreTrainedConfig, tokenizer_dir: Path, kept: Adapters | None = None
+    folder: Path,
+    state: State,
+    config: PreTrainedConfig,
+    tokenizer_dir: Path,
+    kept: Adapters | None = None,
+    source: Path | None = None,
 ) -> None:
     """Writes a Hugging Face folder: config.json, model.safetensors (fp32), the tokenizer's files.
+
+    ``source``, the checkpoint that the stage began with, hands on its chat template and generation settings.
 
     ``kept`` adapters lie beside them in adapters.safetensors; model.safetensors has them folded in all the same, so
     that every reader of the folder gets the model that was evaluated.
     """
-    aside = _fresh(folder.with_name(f".{folder.name}.tmp"))
-    config.save_pretrained(aside)
+    aside = _fresh(_temporary_name(folder))
+    write_side_files(aside, config, tokenizer_dir, source)
     save_file(
         {name: weight.contiguous() for name, weight in state.items()}, aside / "model.safetensors", {"format": "pt"}
     )
     if kept is not None:
         save_file(kept.tensors, aside / ADAPTERS, {"spec": json.dumps(kept.spec.model_dump())})
-    for file in tokenizer_dir.iterdir():
-        if file.is_file() and file.name.startswith(("tokenizer", "special_tokens", "vocab", "merges")):
-            shutil.copyfile(file, aside / file.name)
     _publish(aside, folder)
 
 
@@ -84,7 +80,8 @@ def save_resume(run_dir: Path, step: int, tensors: State, record: dict[str, Any]
     safetensors), which any number of processes can read.
     """
     folder = run_dir / RESUME / f"step-{step:09d}"
-    aside = folder.with_name(f".{folder.name}.tmp")
+    # a stalled owner that wakes after a takeover must meet no folder of its successor's; ranks agree on the name
+    aside = folder.with_name(world.broadcast(_temporary_name(folder).name if world.is_first else ""))
     if world.is_first:
         _fresh(aside)
     world.barrier()
@@ -99,15 +96,20 @@ def save_resume(run_dir: Path, step: int, tensors: State, record: dict[str, Any]
         record["record_sha256"] = _record_sha256(record)
         (aside / "state.json").write_text(json.dumps(record), encoding="utf-8")
         _publish(aside, folder)
-        for other in (run_dir / RESUME).iterdir():
-            if other != folder:
+        for other in (run_dir / RESUME).glob("step-*"):  # not what another owner is writing at this moment
+            if other.name < folder.name:
                 shutil.rmtree(other, ignore_errors=True)
     world.barrier()
 
 
 def find_resume(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """The folder of the newest whole resume state, and a sentence for each damaged one, which is thrown away."""
-    damaged = []
+    """The folder of the newest whole resume state, and a sentence for each damaged one, which is thrown away.
+
+    States that were not written to their end are removed: whoever was writing them does not own the run any more.
+    """
+    for unfinished in (run_dir / RESUME).glob(".step-*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    damaged: list[str] = []
     for folder in sorted((run_dir / RESUME).glob("step-*"), reverse=True):
         try:
             record = read_record(folder)
@@ -151,6 +153,11 @@ def delete_resume(run_dir: Path) -> None:
     shutil.rmtree(run_dir / RESUME, ignore_errors=True)
 
 
+def _temporary_name(folder: Path) -> Path:
+    """A name beside ``folder`` that no other process uses."""
+    return folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
 def _fresh(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -159,8 +166,13 @@ def _fresh(folder: Path) -> Path:
 
 def _publish(aside: Path, folder: Path) -> None:
     """Flushes the files of ``aside`` to disk and renames it to ``folder``, which it replaces."""
-    for file in aside.iterdir():
+    for file in (path for path in aside.rglob("*") if path.is_file()):
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(aside, folder)
+    parent = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)  # the rename itself
+    finally:
+        os.close(parent)

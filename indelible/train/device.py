@@ -1,8 +1,10 @@
 """What a stage run computes on: device, threads, autocast precision, whether to compile, and the peak rate for MFU."""
 
+import functools
 import math
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,6 +15,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from indelible.errors import UserError
+from indelible.study.execution import ExecutionSpec
 
 PEAK_BF16_FLOPS = {  # dense bf16 rate of the data sheets, by the name that the driver gives; others have no MFU
     "NVIDIA A100-SXM4-40GB": 312e12,
@@ -27,7 +30,9 @@ PEAK_BF16_FLOPS = {  # dense bf16 rate of the data sheets, by the name that the 
 
 USABLE_MEMORY = 0.8  # of a GPU; the rest is for fragments and kernels' workspaces
 STATE_BYTES = 20  # a weight: fp32 weight, gradient, two moments, best weights
+FROZEN_BYTES = 4  # a weight that a guard keeps in fp32
 HEAD_BYTES = 2 * 2**30  # logits of a chunk and what is made of them (head.CHUNK_LOGITS)
+LOGIT_BYTES = 16  # of a whole logit: bf16, fp32, log-softmax in fp32, and its gradient
 
 
 @dataclass(frozen=True)
@@ -73,38 +78,93 @@ class Device:
             torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def choose_device(precision: str, execution: dict[str, Any]) -> Device:
+def choose_device(precision: Literal["fp32", "bf16"], execution: ExecutionSpec) -> Device:
     """Resolves `auto` settings against this machine and sets torch's threads and determinism.
 
     Raises:
-        UserError: `device: cuda` without a GPU.
+        UserError: `device: cuda` without a GPU, or `compile: on` without a compiler that works.
     """
-    asked = execution.get("device") or "auto"
-    if asked == "cuda" and not torch.cuda.is_available():
+    requested = execution.device
+    if requested == "cuda" and not torch.cuda.is_available():
         raise UserError("execution.device = cuda: torch sees no GPU here; use device: auto or cpu.")
-    kind = "cuda" if asked in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
-    threads = execution.get("threads") or max(1, torch.get_num_threads())
+    kind = "cuda" if requested in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
+    threads = execution.threads or max(1, torch.get_num_threads())
     torch.set_num_threads(threads)
-    compile_asked = execution.get("compile") or "auto"
-    can_compile = kind == "cuda" or shutil.which(os.environ.get("CXX", "c++")) is not None
-    use_compile = can_compile and compile_asked in ("on", "auto")
+    use_compile = _settled_compile(execution.compile, kind)
     if kind == "cpu" and threads > 1 and use_compile:
         torch.use_deterministic_algorithms(True)  # compiled code with several threads differs from run to run otherwise
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if use_compile:
         from torch._inductor import config as inductor
 
         inductor.fallback_random = True  # the dropout masks of the eager program
-    resolved = precision if precision in ("fp32", "bf16") else ("bf16" if has_bf16(kind) else "fp32")
     if kind == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
-    micro_batch_size, checkpointing = execution.get("micro_batch_size"), execution.get("activation_checkpointing")
     place = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
-    return Device(place, threads, resolved, use_compile, micro_batch_size, bool(checkpointing))
+    return Device(
+        place, threads, precision, use_compile, execution.micro_batch_size, execution.activation_checkpointing
+    )
+
+
+def _settled_compile(requested: str, kind: str) -> bool:
+    """Whether to compile: `auto` goes on without, and says so, where the compiler is missing or fails."""
+    if requested == "off":
+        return False
+    reason = compiler_fault(kind)
+    if not reason:
+        return True
+    if requested == "on":
+        raise UserError(
+            f"execution.compile = on: torch.compile does not work here ({reason}); install a C++ compiler and the "
+            "headers of Python, or set execution.compile: off."
+        )
+    if reason not in _reported:
+        _reported.add(reason)
+        print(f"execution.compile = auto: not compiled, torch.compile does not work here ({reason})", flush=True)
+    return False
+
+
+_reported: set[str] = set()  # faults that this process has printed
+
+
+@functools.cache
+def compiler_fault(kind: str) -> str:
+    """Why torch.compile does not work on this kind of device, empty if it does: tried once a process.
+
+    The compiler may be missing, be named by a CXX of several words, lack the headers of Python, or have no folder that
+    it may write to; nothing but a trial tells. What it compiles is kept, so that only the first trial takes seconds.
+    """
+    try:
+        command = shlex.split(os.environ.get("CXX", "c++"))
+    except ValueError as error:
+        return f"CXX = {os.environ['CXX']!r}: {error}"
+    if kind == "cpu" and (not command or shutil.which(command[0]) is None):
+        return f"no C++ compiler {' '.join(command)!r} is found"
+    try:
+        found = torch.compile(_trial, dynamic=False)(torch.arange(64.0, device=kind))
+        return "" if torch.equal(found.cpu(), _trial(torch.arange(64.0))) else "it computes something else"
+    except Exception as error:  # of dynamo, inductor, the compiler, the file system
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        shown = next((line for line in lines if "error:" in line.lower()), lines[0] if lines else "")
+        return f"{type(error).__name__}: {shown}"[:300]
+    finally:
+        torch.compiler.reset()
+
+
+def _trial(numbers: torch.Tensor) -> torch.Tensor:
+    return (numbers * 2 + 1).relu()
 
 
 def fitting_micro_batch(
-    config: PreTrainedConfig, parameters: int, seq_len: int, share: int, device: Device, memory_bytes: int
+    config: PreTrainedConfig,
+    parameters: int,
+    seq_len: int,
+    share: int,
+    device: Device,
+    memory_bytes: int,
+    *,
+    has_plain_head: bool = True,
+    frozen_parameters: int = 0,
 ) -> int:
     """The largest micro batch that fits into the memory of a GPU, in parts as equal as can be.
 
@@ -119,43 +179,34 @@ def fitting_micro_batch(
         share: sequences of a global batch that fall to the rank.
         device: whether activations are checkpointed, and their precision.
         memory_bytes: of the GPU.
+        has_plain_head: losses are computed in chunks; otherwise whole logits, their softmax and their gradient exist.
+        frozen_parameters: weights that a guard keeps a copy of.
     """
     text = config.get_text_config(decoder=True)
     hidden, layers = text.hidden_size, text.num_hidden_layers
     layer = 4 * (6 * hidden + 3 * (getattr(text, "intermediate_size", None) or 4 * hidden))
     token = 8 * hidden * layers + layer if device.activation_checkpointing else layer * layers
     token *= 2 if device.precision == "fp32" else 1
-    room = USABLE_MEMORY * memory_bytes - STATE_BYTES * parameters - HEAD_BYTES
+    token += 0 if has_plain_head else LOGIT_BYTES * text.vocab_size
+    room = USABLE_MEMORY * memory_bytes - STATE_BYTES * parameters - FROZEN_BYTES * frozen_parameters - HEAD_BYTES
     limit = min(share, max(1, int(room / (token * seq_len))))
     return math.ceil(share / math.ceil(share / limit))
 
 
-def has_bf16(kind: str) -> bool:
-    """Whether the processor multiplies bf16 matrices itself."""
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return "amx_bf16" in _cpu_flags() or "avx512_bf16" in _cpu_flags()
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as handle:
-            return next((set(line.split()) for line in handle if line.startswith("flags")), set())
-    except OSError:
-        return set()
-
-
-def environment(device: Device) -> dict[str, Any]:
-    """What a result records about where it came from."""
+def versions() -> dict[str, str]:
+    """The libraries whose other versions may give other bits."""
     import transformers
 
     from indelible import __version__
 
+    return {"indelible": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+
+
+def environment(device: Device) -> dict[str, Any]:
+    """What a result records about where it came from."""
     cuda = device.torch_device.type == "cuda"
     return {
-        "indelible": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        **versions(),
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "threads": device.threads,

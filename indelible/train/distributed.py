@@ -7,18 +7,18 @@ number of valid tokens of the whole batch, so the number of ranks changes nothin
 import inspect
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from indelible.data.loader import Batch
-from indelible.train.program import Program
+from indelible.train.program import Program, laid_out_like
 
 
 class World:
@@ -67,6 +67,15 @@ class World:
         dist.all_reduce(total)
         return total.item()
 
+    def gather_rows(self, rows: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
+        """The rows of all ranks one after the other, on each; the first ``count`` of them."""
+        if self.size == 1:
+            return rows[:count]
+        mine = torch.from_numpy(np.ascontiguousarray(rows))
+        parts = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(parts, mine)
+        return torch.cat(parts).numpy()[:count]
+
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag whether it is raised on some rank."""
         if self.size == 1:
@@ -75,32 +84,33 @@ class World:
         dist.all_reduce(raised)
         return tuple(bool(flag) for flag in raised.tolist())
 
-    def first_says(self, text: str) -> str:
-        """The text that rank 0 gave."""
+    def broadcast(self, text: str) -> str:
+        """The text that rank 0 gave, on all ranks."""
         if self.size == 1:
             return text
-        said = [text]
-        dist.broadcast_object_list(said, src=0)
-        return said[0]
+        payload = [text]
+        dist.broadcast_object_list(payload, src=0)
+        return payload[0]
 
     def barrier(self) -> None:
         """Waits for all ranks."""
         if self.size > 1:
             dist.all_reduce(torch.zeros(1))  # on the CPU; a barrier of its own would go through the GPU's backend
 
-    def spread(self, program: Program) -> None:
+    def wrap(self, program: Program) -> None:
         """Lets a program train on all ranks. Its weights must be equal on all of them by now."""
         if self.size == 1:
             return
-        loss = _Loss(program)
+        module: nn.Module = _Computation(program)
         device = program.device.torch_device
         if self.parallel == "ddp":
             ids = [device.index] if device.type == "cuda" else None
             known = inspect.signature(DistributedDataParallel.__init__).parameters
             sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # the older name
-            self._wrapper = DistributedDataParallel(loss, device_ids=ids, gradient_as_bucket_view=True, **{sync: False})
+            options: dict[str, Any] = {"device_ids": ids, "gradient_as_bucket_view": True, sync: False}
+            module = DistributedDataParallel(module, **options)
         else:
-            loss.compute = program._loss_sum  # compiled by layers: a graph cannot reach over the gathering of weights
+            program.prepare(lambda part: part)  # compiled by layers: a graph cannot reach over the gathering of weights
             # weights are gathered in fp32 and autocast rounds them, so that evaluation stays fp32 and the training
             # steps are those of a single process
             policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
@@ -109,8 +119,9 @@ class World:
                     layer.compile(dynamic=False)
                 fully_shard(layer, mp_policy=policy)
             # sharded again after every forward: weights that are replaced between two evaluations must be seen
-            self._wrapper = fully_shard(loss, mp_policy=policy, reshard_after_forward=True)
-        program._loss = self._wrapper
+            fully_shard(module, mp_policy=policy, reshard_after_forward=True)
+        self._wrapper = module
+        program.wrap(module)
 
     def accumulating(self, is_last: bool) -> AbstractContextManager:
         """Around one forward and backward of several: gradients are exchanged in the last one only."""
@@ -121,16 +132,16 @@ class World:
         return nullcontext()
 
 
-class _Loss(nn.Module):
-    """The loss of a program as a module, for wrappers that hook into its forward."""
+class _Computation(nn.Module):
+    """A program as a module, for wrappers that hook into a forward."""
 
     def __init__(self, program: Program) -> None:
         super().__init__()
         self.model = program.model
-        self.compute = program._loss
+        self._compute = program.compute
 
-    def forward(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        return self.compute(inputs, targets, weights)
+    def forward(self, name: str, *arguments: Any) -> Any:
+        return self._compute(name, *arguments)
 
 
 def _layers(model: nn.Module) -> nn.ModuleList:
@@ -141,6 +152,4 @@ def _layers(model: nn.Module) -> nn.ModuleList:
 @torch.no_grad()
 def assign(weight: torch.Tensor, value: torch.Tensor) -> None:
     """Copies a whole tensor, the same on all ranks, into a weight that may be sharded."""
-    if isinstance(weight, DTensor):
-        value = distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)
-    weight.copy_(value)
+    weight.copy_(laid_out_like(weight, value))

@@ -1,51 +1,36 @@
-"""Held-out losses: sums over tokens divided by their number, in fp32, without dropout, on windows that never change."""
+"""Held-out losses: sums over tokens divided by their number, in fp32, without dropout, on windows that never change.
+
+Two ways to the same number: `mean_loss` keeps a sum and is what stops a stage; `losses_by_document` keeps the loss of
+every target, from which the standard error comes. They agree to the rounding of fp32 sums.
+"""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from indelible.data.loader import Batch
+from indelible.train.batch import padded
 from indelible.train.distributed import World
+from indelible.train.heldout import ReportedWindows
 from indelible.train.program import Program
 
 EVAL_TOKENS = 4096  # predicted tokens per forward: large enough to be fast, small enough for any vocabulary
 
 
-@dataclass(frozen=True)
-class HeldoutLoss:
-    """Loss of one model on one held-out split."""
-
-    nats_per_token: float
-    bits_per_byte: float
-    tokens: int  # targets that count
-    windows: int
-
-    def as_json(self, loss_on: str) -> dict[str, float | int | str]:
-        """The entry of result.json."""
-        return {
-            "nats_per_token": self.nats_per_token,
-            "bits_per_byte": self.bits_per_byte,
-            "tokens": self.tokens,
-            "windows": self.windows,
-            "loss_on": loss_on,
-        }
-
-
-def evaluate(program: Program, heldout: Batch, bytes_per_token: float, world: World) -> HeldoutLoss:
-    """Mean loss over the valid targets of some windows.
+def mean_loss(program: Program, heldout: Batch, world: World) -> float:
+    """Mean loss over the valid targets of some windows, nats per token.
 
     Args:
         program: the model; it is left in the mode it was in.
         heldout: the windows.
-        bytes_per_token: bytes of text per token of this split, to express the loss in bits per byte.
         world: the ranks that share the windows; all get the same result.
     """
     total = world.sum(total_loss(program, world.equal_slice_of(heldout)))
     tokens = int(heldout.valid.sum())
-    nats = total / tokens if tokens else math.nan
-    return HeldoutLoss(nats, nats / math.log(2) / bytes_per_token, tokens, len(heldout.valid))
+    return total / tokens if tokens else math.nan
 
 
 @torch.no_grad()
@@ -64,18 +49,62 @@ def total_loss(program: Program, heldout: Batch) -> float:
     return total
 
 
-def padded(
-    batch: Batch, rows: slice, size: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Inputs, targets (int64) and weights (float32), each (size, T): some rows of a batch, filled up with weight 0.
+@torch.no_grad()
+def target_losses(program: Program, heldout: Batch) -> npt.NDArray[np.float32]:
+    """The loss at every target of some windows, nats: (N, T); the program is left in the mode it was in."""
+    was_training = program.model.training
+    program.model.eval()
+    num_windows, seq_len = heldout.valid.shape
+    size = max(1, min(num_windows, EVAL_TOKENS // seq_len))
+    parts = [np.zeros((0, seq_len), np.float32)]
+    for start in range(0, num_windows, size):
+        inputs, targets, _ = padded(heldout, slice(start, start + size), size, program.device.torch_device)
+        with program.device.whole_fp32():
+            losses = program.token_losses(inputs, targets).cpu().numpy()
+        parts.append(losses[: num_windows - start])
+    program.model.train(was_training)
+    return np.concatenate(parts)
 
-    A constant shape keeps compiled programs from being compiled again for the last, smaller batch.
+
+@dataclass(frozen=True)
+class DocumentLosses:
+    """The losses of one model on some windows, summed by document."""
+
+    document: npt.NDArray[np.int64]  # number in the held-out split, rising
+    tokens: npt.NDArray[np.int64]  # targets that count
+    nats: npt.NDArray[np.float64]  # sum of their losses
+
+    @property
+    def mean(self) -> float:
+        """Nats per token; NaN without a target."""
+        tokens = int(self.tokens.sum())
+        return float(self.nats.sum()) / tokens if tokens else math.nan
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of `mean`, clustered by document: targets of one text are not independent. None with less than two.
+
+        The ratio estimator's linearisation with the factor G / (G - 1) for G documents (Cochran, Sampling Techniques,
+        section 6.3 and 9A).
+        """
+        clusters, tokens = len(self.document), int(self.tokens.sum())
+        if clusters < 2 or not tokens:
+            return None
+        residuals = self.nats - self.mean * self.tokens
+        return math.sqrt(clusters / (clusters - 1) * float((residuals**2).sum())) / tokens
+
+
+def losses_by_document(program: Program, windows: ReportedWindows, world: World) -> DocumentLosses:
+    """The losses of some windows, summed by the documents that their targets belong to.
+
+    Args:
+        program: the model; it is left in the mode it was in.
+        windows: what it is evaluated on.
+        world: the ranks that share the windows; all get the same result.
     """
-    tokens, valid = batch.tokens[rows], batch.valid[rows]
-    missing = size - len(tokens)
-    if missing:
-        tokens = np.concatenate([tokens, np.zeros((missing, tokens.shape[1]), tokens.dtype)])
-        valid = np.concatenate([valid, np.zeros((missing, valid.shape[1]), valid.dtype)])
-    both = torch.from_numpy(tokens).to(device, non_blocking=True)
-    weights = torch.from_numpy(valid.astype(np.float32)).to(device, non_blocking=True)
-    return both[:, :-1].contiguous(), both[:, 1:].contiguous(), weights
+    valid = windows.heldout.valid
+    own = target_losses(program, world.equal_slice_of(windows.heldout))
+    losses = world.gather_rows(own, len(valid))
+    numbers, place = np.unique(windows.documents[valid], return_inverse=True)
+    nats = np.asarray(np.bincount(place, losses[valid].astype(np.float64), minlength=len(numbers)), np.float64)
+    return DocumentLosses(numbers, np.bincount(place, minlength=len(numbers)), nats)

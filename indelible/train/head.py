@@ -23,7 +23,8 @@ def chunk_rows(rows: int, vocabulary: int, kind: str) -> int:
     return -(-rows // -(-rows // limit))
 
 
-def _parts(hidden: torch.Tensor, weight: torch.Tensor) -> list[slice]:
+def chunks(hidden: torch.Tensor, weight: torch.Tensor) -> list[slice]:
+    """The rows of hidden states (N, H) that go through a head (V, H) together, chunk by chunk."""
     step = chunk_rows(len(hidden), len(weight), hidden.device.type)
     return [slice(start, start + step) for start in range(0, len(hidden), step)]
 
@@ -87,7 +88,7 @@ class _HeadLoss(torch.autograd.Function):
         by_hidden = torch.empty_like(hidden)
         by_weight: torch.Tensor | None = None
         chunk_grads = _maybe_compiled(_chunk_grads, use_compile)
-        for part in _parts(hidden, weight):
+        for part in chunks(hidden, weight):
             loss, dh, dw = chunk_grads(low[part], low_weight, targets[part], weights[part], ctx.needs_input_grad[1])
             total += loss
             by_hidden[part] = dh
@@ -129,8 +130,34 @@ def head_loss(
             return _HeadLoss.apply(hidden, weight, targets, weights, use_compile, dtype)
         low, low_weight = hidden.to(dtype), weight.to(dtype)
         chunk_loss = _maybe_compiled(_chunk_loss, use_compile)
-        losses = [chunk_loss(low[part], low_weight, targets[part], weights[part]) for part in _parts(hidden, weight)]
+        losses = [chunk_loss(low[part], low_weight, targets[part], weights[part]) for part in chunks(hidden, weight)]
         return torch.stack(losses).sum()
+
+
+def _chunk_token_losses(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The loss of every target of one chunk: float32 (C,)."""
+    logits = hidden @ weight.t()
+    top = logits.amax(-1).float()
+    total = (logits.float() - top[:, None]).exp().sum(-1)
+    return top + total.log() - logits.gather(1, targets[:, None]).float().squeeze(1)
+
+
+@torch.no_grad()
+def head_token_losses(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, use_compile: bool
+) -> torch.Tensor:
+    """The cross entropy of every target under softmax(hidden weight^T), nats: float32 (B, T).
+
+    Args:
+        hidden: the decoder's output (B, T, H).
+        weight: of the head (V, H).
+        targets: int64 (B, T).
+        use_compile: compile the work on a chunk.
+    """
+    rows, wanted = hidden.flatten(0, 1).to(weight.dtype), targets.flatten()
+    chunk = _maybe_compiled(_chunk_token_losses, use_compile)
+    losses = [chunk(rows[part], weight, wanted[part]) for part in chunks(rows, weight)]
+    return torch.cat(losses).view(targets.shape)
 
 
 @torch.no_grad()
@@ -139,7 +166,9 @@ def plain_head(model: nn.Module) -> tuple[nn.Module, nn.Linear] | None:
 
     Tried out rather than looked up: the head's output is replaced by numbers that any scaling or capping would change.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: Any = model  # a transformers model, which has more methods than a module
+    if hasattr(base, "get_base_model"):  # under peft's wrapper
+        base = base.get_base_model()
     decoder, head = base.get_decoder(), base.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None or decoder is None or decoder is base:
         return None

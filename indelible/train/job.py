@@ -1,26 +1,52 @@
-"""What a stage run is given and what it says while it runs. Imports no torch, so that launchers stay light."""
+"""What a stage run or an evaluation is given, and what it reports while it runs. Imports no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
 
-@dataclass(frozen=True)
-class StageJob:
-    """One stage run to be done."""
+from indelible.study.execution import ExecutionSpec
+from indelible.study.stage_spec import EvaluationSpec
+from indelible.study.training import WatchSpec
 
-    run_dir: Path  # the folder of the run; everything is written below it
-    run_id: str  # <stage>-<label>-<12 hex>
-    stage: str  # pretrain | posttrain | finetune
+
+class StageJob(BaseModel):
+    """One stage run to be done. Travels between processes as JSON."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_dir: Path  # folder of the run; everything but evaluations is written below it
+    run_id: str  # <stage>-<label>-s<seed>-<12 hex>
+    stage: str
     spec: dict[str, Any]  # canonical resolved spec, as in plan.json
-    parent_dir: Path | None  # folder of the parent run, whose checkpoint/ is the start
+    start_dir: Path | None  # checkpoint folder that the stage starts from: its parent's, or a given one
     tokens_dir: Path  # folder of the token stores and of the tokenizer
-    execution: dict[str, Any] = field(default_factory=dict)  # how to run it; never changes what is computed
+    execution: ExecutionSpec = ExecutionSpec()  # how to run it; never changes what is computed
+    watch: WatchSpec | None = None  # curves to be recorded on the way
+    watch_stores: dict[str, str] = Field(default_factory=dict)  # corpus to store folder, of all corpora of the study
+    heldout: tuple[EvaluationSpec, ...] = ()  # kinds of evaluation of the plan: the windows that curves are taken on
+    evaluations_dir: Path | None = None  # evaluations/<run id>; None = no evaluation
+    evaluations: dict[str, EvaluationSpec] = Field(default_factory=dict)  # by id: made when the stage has ended
+
+
+class EvaluationJob(BaseModel):
+    """Evaluations of one checkpoint that exists. Travels between processes as JSON."""
+
+    model_config = ConfigDict(frozen=True)
+
+    checkpoint: str  # run id, or `given-<12 hex>`
+    checkpoint_dir: Path  # Hugging Face folder
+    tokenizer_dir: Path
+    tokens_dir: Path
+    evaluations_dir: Path  # evaluations/<checkpoint>
+    evaluations: dict[str, EvaluationSpec]  # by id; those whose file exists already are passed over
+    execution: ExecutionSpec = ExecutionSpec()
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A sign of life from a running stage."""
+    """Where a running stage or evaluation stands."""
 
     step: int  # optimizer steps done
     total_steps: int  # steps of the whole schedule; early stopping may end before

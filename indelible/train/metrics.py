@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from indelible.files import write_text
+
 
 def append_line(path: Path, line: dict[str, Any]) -> None:
     """Appends a line; numbers that are not finite become strings, which JSON has no other way to say."""
@@ -26,6 +28,4 @@ def cut_metrics(path: Path, step: int) -> None:
         if entry["step"] > step:
             break
         kept.append(line + "\n")
-    aside = path.with_name(".metrics.jsonl.tmp")
-    aside.write_text("".join(kept), encoding="utf-8")
-    aside.replace(path)
+    write_text(path, "".join(kept))

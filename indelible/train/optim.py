@@ -5,15 +5,15 @@ import math
 import torch
 from torch import nn
 
-from indelible.study.stages import StageTraining
+from indelible.study.training import Optimization
 
 
-def warmup_of(training: StageTraining, total_steps: int) -> int:
+def warmup_of(training: Optimization, total_steps: int) -> int:
     """Warmup steps: as asked, but at most a quarter of the stage, so that a very short stage still has a peak."""
     return min(training.warmup_steps, total_steps // 4)
 
 
-def learning_rate(step: int, total_steps: int, training: StageTraining) -> float:
+def learning_rate(step: int, total_steps: int, training: Optimization) -> float:
     """Learning rate of the update that follows ``step`` updates.
 
     It rises linearly to ``lr`` over the warmup, then follows half a cosine that would reach ``min_lr`` at
@@ -23,10 +23,11 @@ def learning_rate(step: int, total_steps: int, training: StageTraining) -> float
     if step < warmup:
         return training.lr * (step + 1) / warmup
     progress = (step - warmup) / max(1, total_steps - warmup)
-    return training.min_lr + 0.5 * (training.lr - training.min_lr) * (1 + math.cos(math.pi * progress))
+    low = training.lr / 10 if training.min_lr is None else training.min_lr
+    return low + 0.5 * (training.lr - low) * (1 + math.cos(math.pi * progress))
 
 
-def make_optimizer(model: nn.Module, training: StageTraining) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, training: Optimization) -> torch.optim.AdamW:
     """Fused AdamW over all trainable weights; matrices decay, norms and biases (fewer than two dimensions) do not."""
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [

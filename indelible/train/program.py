@@ -1,13 +1,14 @@
-"""Model programs: a model with its dropout and adapters installed, and its loss function, compiled once per process.
+"""Model programs: a model with its dropout and adapters installed, and what is computed with it, compiled once.
 
 A long-lived worker trains hundreds of short runs of the same few shapes. Building and compiling a model costs more than
 such a run, so programs are kept and their weights replaced in place.
 """
 
+import copy
 import json
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,52 +16,78 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from indelible.model.build import empty_model
-from indelible.model.dropout import add_dropout, without_dropout
-from indelible.model.lora import add_adapters, base_parameters, reset_adapters
-from indelible.study.spec import LoraSpec
+from indelible.models.build import empty_model
+from indelible.models.dropout import add_dropout, without_dropout
+from indelible.models.lora import add_adapters, base_parameters, reset_adapters
+from indelible.objectives import NextToken
+from indelible.objectives.base import ActiveGuard, ObjectiveSettings
+from indelible.study.adapt import LoraSpec
 from indelible.train import attention
 from indelible.train.device import Device
-from indelible.train.head import head_loss, plain_head
+from indelible.train.head import chunks, head_loss, head_token_losses, plain_head
 
 MAX_PROGRAMS = 4  # kept per process; a few shapes alternate in a sweep
 State = dict[str, torch.Tensor]
 
 
-@dataclass
+@dataclass(frozen=True)
+class Outputs:
+    """What a forward gives: hidden states where the head is a plain matrix, else logits."""
+
+    hidden: torch.Tensor | None = None  # (B, T, H), in front of the head
+    logits: torch.Tensor | None = None  # (B, T, V)
+
+
 class Program:
-    """One model ready to train and to evaluate."""
+    """One model ready to train and to evaluate.
 
-    model: nn.Module  # the transformers model, or peft's wrapper around it
-    config: PreTrainedConfig  # of the checkpoint that it writes: untied once adapters were merged into the head
-    device: Device
-    lora: LoraSpec | None
+    Attributes:
+        model: the transformers model, or peft's wrapper around it.
+        config: of the checkpoint that it writes: untied once adapters were merged into the head.
+    """
 
-    def __post_init__(self) -> None:
-        self._plain = plain_head(self.model)
-        self._loss_sum = self._make_loss(lambda part: part)  # for wrappers that compile layer by layer
-        is_compiled = self.device.compile
-        self._loss = self._make_loss(partial(torch.compile, dynamic=False)) if is_compiled else self._loss_sum
+    model: Any  # a module with the methods of a transformers model
 
-    def _make_loss(self, prepare: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[..., torch.Tensor]:
-        """The loss by way of hidden states, in chunks, or of whole logits where the head is not a plain one."""
-        if self._plain is None:
-            return prepare(self._loss_of_logits)
-        decoder, head = prepare(self._plain[0]), self._plain[1]
+    def __init__(self, model: nn.Module, config: PreTrainedConfig, device: Device, lora: LoraSpec | None) -> None:
+        self.model, self.config, self.device, self.lora = model, config, device, lora
+        self._plain = plain_head(model)
+        self._entry: Callable[..., Any] = self.compute  # ranks put their wrapper in its place
+        self._frozen: Program | None = None
+        self.prepare(partial(torch.compile, dynamic=False) if device.compile else lambda part: part)
 
-        def loss_of_hidden(inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-            hidden = decoder(input_ids=inputs, use_cache=False).last_hidden_state  # (B, T, H)
-            return head_loss(hidden, head.weight, targets, weights, self.device.compile)
+    def prepare(self, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Chooses how the model's forward is run.
 
-        return loss_of_hidden
+        Args:
+            compiled: applied to what is compiled as one piece; the identity for wrappers that compile layer by layer.
+        """
+        if self._plain is not None:
+            self._decoder = compiled(self._plain[0])
+        else:
+            self._logits = compiled(self._logits_of)
+            self._fused = compiled(self._loss_of_logits)
 
-    def _loss_of_logits(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        logits = self.model(input_ids=inputs, use_cache=False).logits  # (B, T, V)
-        losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-        return (losses * weights.flatten()).sum()
+    @property
+    def has_plain_head(self) -> bool:
+        """Whether losses are computed in chunks, so that whole logits never exist."""
+        return self._plain is not None
+
+    @property
+    def head_weight(self) -> torch.Tensor:
+        """The weight of a plain head (V, H)."""
+        assert self._plain is not None
+        return self._plain[1].weight
+
+    def wrap(self, wrapper: Callable[..., Any]) -> None:
+        """Sends every computation through ``wrapper(name, *arguments)``, which calls `compute` in the end."""
+        self._entry = wrapper
+
+    def compute(self, name: str, *arguments: Any) -> Any:
+        """Runs ``_<name>``; the one way in, so that wrappers of several ranks see every forward."""
+        return getattr(self, f"_{name}")(*arguments)
 
     def loss_sum(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Sum of next-token cross entropies, nats.
@@ -73,7 +100,100 @@ class Program:
         Returns:
             A float32 scalar.
         """
-        return self._loss(inputs, targets, weights)
+        return self._entry("loss_sum", inputs, targets, weights)
+
+    @torch.no_grad()
+    def token_losses(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Cross entropy of every target, nats: float32 (B, T); arguments as for `loss_sum`."""
+        return self._entry("token_losses", inputs, targets)
+
+    def step_loss(
+        self,
+        objective: ObjectiveSettings,
+        guard: ActiveGuard | None,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What a training step minimises on a micro batch, as sums over valid targets: the objective, and the guard."""
+        return self._entry("step_loss", objective, guard, inputs, targets, weights)
+
+    def forward(self, inputs: torch.Tensor) -> Outputs:
+        """The model's forward over token ids int64 (B, T)."""
+        if self._plain is None:
+            return Outputs(logits=self._logits(inputs))
+        return Outputs(hidden=self._decoder(input_ids=inputs, use_cache=False).last_hidden_state)
+
+    def cross_entropy_sum(self, outputs: Outputs, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Sum of next-token cross entropies of a forward; see `loss_sum`."""
+        if outputs.hidden is not None:
+            return head_loss(outputs.hidden, self.head_weight, targets, weights, self.device.compile)
+        assert outputs.logits is not None
+        losses = F.cross_entropy(outputs.logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+        return (losses * weights.flatten()).sum()
+
+    def _loss_sum(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        if self._plain is None:
+            return self._fused(inputs, targets, weights)
+        return self.cross_entropy_sum(self.forward(inputs), targets, weights)
+
+    def _token_losses(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        outputs = self.forward(inputs)
+        if outputs.hidden is not None:
+            return head_token_losses(outputs.hidden, self.head_weight, targets, self.device.compile)
+        assert outputs.logits is not None
+        losses = F.cross_entropy(outputs.logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+        return losses.view(targets.shape)
+
+    def _step_loss(
+        self,
+        objective: ObjectiveSettings,
+        guard: ActiveGuard | None,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if isinstance(objective, NextToken) and (guard is None or not guard.uses_batches):
+            return self._loss_sum(inputs, targets, weights), None
+        outputs = self.forward(inputs)
+        loss = objective.loss_sum(self, outputs, targets, weights)
+        return loss, guard.batch_loss(outputs, inputs, weights) if guard is not None and guard.uses_batches else None
+
+    def _logits_of(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.model(input_ids=inputs, use_cache=False).logits
+
+    def _loss_of_logits(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        logits = self._logits_of(inputs)  # (B, T, V)
+        losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+        return (losses * weights.flatten()).sum()
+
+    @torch.no_grad()
+    def frozen_copy(self) -> "Program":
+        """The model as it is now, in evaluation mode and never to be trained: a reference for objectives and guards.
+
+        Made once a program and filled again for the next run. Call it before ranks wrap the program.
+        """
+        if self._frozen is None:
+            model = copy.deepcopy(self.model).eval().requires_grad_(False)
+            self._frozen = Program(model, self.config, replace(self.device), self.lora)
+        own = dict(self._frozen.model.named_parameters())
+        for name, weight in self.model.named_parameters():
+            own[name].copy_(weight)
+        return self._frozen
+
+    def head_parts(self, rows: torch.Tensor) -> list[slice]:
+        """The chunks in which rows of hidden states (N, H) go through a plain head."""
+        return chunks(rows, self.head_weight)
+
+    @staticmethod
+    def full_tensor(value: torch.Tensor) -> torch.Tensor:
+        """A tensor gathered from all ranks where it is sharded; see `full_tensor`."""
+        return full_tensor(value)
+
+    @staticmethod
+    def laid_out_like(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """A whole tensor, sharded as ``weight`` is; see `laid_out_like`."""
+        return laid_out_like(weight, value)
 
     @torch.no_grad()
     def load_base(self, state: State, lora_seed: int) -> None:
@@ -88,17 +208,24 @@ class Program:
 
     @torch.no_grad()
     def all_weights(self) -> State:
-        """Every weight by its name in the model, adapters apart: whole, fp32, on the CPU; a copy."""
-        return {name: whole(weight).float().cpu().clone() for name, weight in self.model.named_parameters()}
+        """Every weight by its name in the model, adapters included: whole, fp32, on the CPU; a copy."""
+        return {name: full_tensor(weight).float().cpu().clone() for name, weight in self.model.named_parameters()}
 
     def trainable(self) -> State:
         """The weights that training changes, by name."""
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
 
-def whole(weight: torch.Tensor) -> torch.Tensor:
+def full_tensor(weight: torch.Tensor) -> torch.Tensor:
     """A weight without its gradient history, gathered from all ranks where it is sharded."""
     return weight.full_tensor().detach() if isinstance(weight, DTensor) else weight.detach()
+
+
+def laid_out_like(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A whole tensor, the same on all ranks, sharded as ``weight`` is."""
+    if not isinstance(weight, DTensor):
+        return value
+    return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)
 
 
 _programs: OrderedDict[str, Program] = OrderedDict()
@@ -106,7 +233,11 @@ _programs: OrderedDict[str, Program] = OrderedDict()
 
 def get_program(config: PreTrainedConfig, dropout: float, lora: LoraSpec | None, device: Device) -> Program:
     """The program of this shape, from this process's store or built now. Its weights are those of the last user."""
-    shape = {key: value for key, value in config.to_dict().items() if not key.startswith(("_", "transformers_version"))}
+    shape = {
+        key: value
+        for key, value in config.to_dict().items()
+        if not key.startswith(("_", "transformers_version", "architectures"))
+    }
     key = json.dumps([shape, dropout, lora.model_dump() if lora else None, repr(device)], sort_keys=True, default=str)
     if key in _programs:
         _programs.move_to_end(key)
@@ -114,7 +245,7 @@ def get_program(config: PreTrainedConfig, dropout: float, lora: LoraSpec | None,
     while len(_programs) >= MAX_PROGRAMS:
         _programs.popitem(last=False)
     model: PreTrainedModel = empty_model(without_dropout(config))
-    if model._supports_attention_backend:
+    if model._supports_attention_backend and model._supports_sdpa:
         model.set_attn_implementation(attention.NAME)
     if device.activation_checkpointing:
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable

@@ -1,40 +1,36 @@
-"""One stage run from its job to its result.json: spec + parent checkpoint in, checkpoint + held-out losses out."""
+"""One stage run from its job to its result.json: spec and starting checkpoint in, checkpoint and evaluations out."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from indelible.data.ledger import Ledger, build_ledger, corpus_of
-from indelible.data.store import TokenStore
+from indelible.data.ledger import corpus_of
 from indelible.files import write_json
-from indelible.model.lora import kept_adapters, merged
-from indelible.study.identity import without_tags
-from indelible.study.stages import StageSpec
+from indelible.models.lora import kept_adapters, merged
+from indelible.models.weights import weights_sha256
+from indelible.records import StageResult
+from indelible.study.identity import digest, without_tags
+from indelible.study.stage_spec import StageSpec
 from indelible.train import checkpoint
-from indelible.train.device import Device, choose_device, fitting_micro_batch
+from indelible.train.context import StageContext, StoppedByFirst
+from indelible.train.device import Device, choose_device, fitting_micro_batch, versions
 from indelible.train.distributed import World
+from indelible.train.evaluate import mean_loss
+from indelible.train.evaluation import Made, evaluate_all, write_evaluations
+from indelible.train.inputs import Inputs, open_inputs
 from indelible.train.job import Progress, StageJob
-from indelible.train.loop import Loop, StoppedByFirst, StopRule
-from indelible.train.metrics import cut_metrics
-from indelible.train.program import Program, forget_programs
-from indelible.train.result import facts, final_losses, heldout_windows, ledger_picture, training_flops
+from indelible.train.loop import Loop
+from indelible.train.program import Program, State, forget_programs
+from indelible.train.repeat import check_same_weights, keep_first_metrics, kept_result
+from indelible.train.result import ledger_picture, stage_result, training_flops
+from indelible.train.resuming import resume
 from indelible.train.start import starting_program
+from indelible.train.watch import Watcher, log_spaced_steps
 
-SAY_SECONDS = 30.0  # between two lines of a run's log that say where it stands
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """Everything a stage reads."""
-
-    spec: StageSpec
-    stores: dict[str, TokenStore]  # by folder name
-    ledger: Ledger
-    tokenizer_dir: Path
+REPORT_LINE_SECONDS = 30.0  # between two lines of a run's log that report where it stands
 
 
 def run_stage(job: StageJob, *, progress: Callable[[Progress], None], guard: Callable[[], None]) -> None:
@@ -52,123 +48,130 @@ def run_stage(job: StageJob, *, progress: Callable[[Progress], None], guard: Cal
     """
     begun = time.monotonic()
     progress(Progress(0, 0, None, 0, 0.0, "loading"))
-    world = World.current(job.execution.get("parallel") or "ddp")
+    world = World.current(job.execution.parallel)
     spec = StageSpec.model_validate(without_tags(job.spec))
-    inputs = open_inputs(spec, job.tokens_dir)
+    inputs = open_inputs(spec, job)
     if world.size > 1:
         forget_programs()  # those kept belong to another wrapping of this process group
     program = starting_program(job, spec, inputs.tokenizer_dir, choose_device(spec.precision, job.execution))
-    program.device = _split(program, job, spec, world)
-    world.spread(program)
-    loop = _loop(job, inputs, program, _said(job, progress) if world.is_first else progress, guard, world)
-    resumed, earlier_seconds = _resume(loop, job)
+    program.device = _with_micro_batch(program, job, spec, world)
+    loop = Loop(_context(job, inputs, program, progress, guard, world))
+    if world.is_first:
+        keep_first_metrics(job.run_dir)
+    resumed, earlier_seconds = resume(loop, job)
     if world.is_first:
         _announce(job, loop)
     try:
-        stop_reason = loop.run() if len(inputs.ledger) else "empty"
+        stop_reason: str = loop.run() if len(inputs.ledger) else "empty"
     except StoppedByFirst:
-        return  # rank 0 raises what it was asked with
-    losses: dict[str, Any] = {}
-    extra: dict[str, Any] = {}
+        return  # rank 0 raises the stop request itself
+    made: Made = {}
     if stop_reason != "diverged":
-        loop.restore_best()
-        evaluating = time.perf_counter()
-        losses = final_losses(loop, spec, inputs.stores, progress)
-        loop.state.eval_seconds += time.perf_counter() - evaluating
-        extra = {"weights_sha256": _write_checkpoint(job, program, inputs, world, guard)}
+        made, stop_reason = _evaluated(loop, job, inputs, progress, stop_reason)
+    handed_on = _handed_on(program) if stop_reason != "diverged" else None  # all ranks take part in gathering
     if world.is_first:
-        seconds = earlier_seconds + time.monotonic() - begun
-        result = facts(job, loop, stop_reason, losses) | extra | {"total_seconds": seconds, "resumed": int(resumed)}
-        guard()
-        write_json(job.run_dir / "ledger.json", ledger_picture(inputs.ledger, loop))
-        write_json(job.run_dir / "result.json", result)
-        checkpoint.delete_resume(job.run_dir)
+        result = stage_result(
+            job,
+            loop,
+            stop_reason,
+            weights_sha256=weights_sha256(handed_on.state) if handed_on else None,
+            total_seconds=earlier_seconds + time.monotonic() - begun,
+            resumed=int(resumed),
+        )
+        _write(job, inputs, loop, result, handed_on, made, guard)
     world.barrier()
 
 
-def open_inputs(spec: StageSpec, tokens_dir: Path) -> _Inputs:
-    """Opens the token stores that a stage trains and evaluates on, and builds its ledger.
+def _context(
+    job: StageJob,
+    inputs: Inputs,
+    program: Program,
+    progress: Callable[[Progress], None],
+    fence: Callable[[], None],
+    world: World,
+) -> StageContext:
+    """What the loop needs. The guard starts, from the weights the stage starts from, before ranks wrap the program."""
+    spec = inputs.spec
+    active = spec.guard.start(program)
+    world.wrap(program)
+    return StageContext(
+        spec=spec,
+        program=program,
+        guard=active,
+        ledger=inputs.ledger,
+        stores=dict(inputs.stores),
+        stop_rule=inputs.stop_rule,
+        watcher=_watcher(job, inputs),
+        run_dir=job.run_dir,
+        progress=_with_log_lines(job, progress) if world.is_first else progress,
+        fence=fence,
+        resume_seconds=job.execution.resume_seconds,
+        world=world,
+        identity={
+            "spec": digest(spec),
+            "ledger": inputs.ledger.sha256,
+            "precision": program.device.precision,
+            **versions(),
+        },
+    )
 
-    Raises:
-        UserError: a store is missing or damaged, or a corpus is smaller than asked.
-    """
-    names = {spec.data.store, *spec.evaluation.stores.values()}
-    names |= {part.store for part in (spec.data.exposure, spec.data.replay) if part is not None}
-    stores = {name: TokenStore.open(tokens_dir / name) for name in sorted(names)}
-    windows = {name: store.num_windows("train", spec.seq_len) for name, store in stores.items()}
-    return _Inputs(spec, stores, build_ledger(spec, windows), tokens_dir / spec.tokenizer)
+
+def _watcher(job: StageJob, inputs: Inputs) -> Watcher | None:
+    if job.watch is None:
+        return None
+    total_steps = math.ceil(len(inputs.ledger) / inputs.spec.training.global_batch_size)
+    return Watcher(inputs.watched, log_spaced_steps(total_steps) if job.watch.steps is None else job.watch.steps)
 
 
-def _split(program: Program, job: StageJob, spec: StageSpec, world: World) -> Device:
-    """The device of a program with the micro batch that was asked for, or on a GPU that fits."""
-    device, asked = program.device, job.execution.get("micro_batch_size")
-    if asked is None and device.torch_device.type == "cuda":
+def _with_micro_batch(program: Program, job: StageJob, spec: StageSpec, world: World) -> Device:
+    """The device of a program with the micro batch that was requested, or on a GPU that fits."""
+    device, requested = program.device, job.execution.micro_batch_size
+    if requested is None and device.torch_device.type == "cuda":
         parameters = sum(weight.numel() for weight in program.model.parameters())
         held = parameters // world.size if world.parallel == "fsdp" else parameters
         memory_bytes = torch.cuda.get_device_properties(device.torch_device).total_memory
         share = world.share_of(spec.training.global_batch_size)
-        asked = fitting_micro_batch(program.config, held, spec.seq_len, share, device, memory_bytes)
-    return replace(device, micro_batch_size=asked)
+        requested = fitting_micro_batch(
+            program.config,
+            held,
+            spec.seq_len,
+            share,
+            device,
+            memory_bytes,
+            has_plain_head=program.has_plain_head,
+            frozen_parameters=spec.guard.weight_copies * parameters,  # not sharded
+        )
+    return replace(device, micro_batch_size=requested)
 
 
-def _loop(
-    job: StageJob,
-    inputs: _Inputs,
-    program: Program,
-    progress: Callable[[Progress], None],
-    guard: Callable[[], None],
-    world: World,
-) -> Loop:
-    spec = inputs.spec
-    stop_rule = None
-    if spec.training.eval_interval is not None:
-        store = inputs.stores[spec.evaluation.stop_store]
-        heldout = heldout_windows(store, spec.evaluation.stop_windows, spec)
-        stop_rule = StopRule(heldout, corpus_of(spec.evaluation.stop_store), store.bytes_per_token("heldout"))
-    seconds = job.execution.get("resume_seconds") or 30.0
-    stores = dict(inputs.stores)
-    return Loop(spec, program, inputs.ledger, stores, stop_rule, job.run_dir, progress, guard, seconds, world)
+def _evaluated(
+    loop: Loop, job: StageJob, inputs: Inputs, progress: Callable[[Progress], None], stop_reason: str
+) -> tuple[Made, str]:
+    """The evaluations of the weights that the stage hands on; `diverged` where the last updates ruined them."""
+    loop.restore_best()
+    begun = time.perf_counter()
+    progress(loop.progress("evaluating"))
+    _check_restored(loop)
+    made = evaluate_all(loop.program, job.evaluations, inputs.reported, inputs.stores, loop.world, progress)
+    loop.state.eval_seconds += time.perf_counter() - begun
+    own = corpus_of(inputs.spec.data.main.store)
+    for record, losses in made.values():
+        is_above = record.corpus == own and losses.mean > inputs.spec.training.max_loss
+        if record.status == "diverged" or is_above:
+            return {}, "diverged"
+    return made, stop_reason
 
 
-def _resume(loop: Loop, job: StageJob) -> tuple[bool, float]:
-    """Loads the resume state if there is one; says so, and says it when one cannot be used.
-
-    Returns:
-        Whether the stage continues, and the seconds that it took before.
-    """
-    world = loop.world
-    name = world.first_says(str(_usable_state(loop, job) or "") if world.is_first else "")
-    if not name:
-        return False, 0.0
-    folder = Path(name)
-    loop.load(folder)
-    if world.is_first:
-        print(f"{job.run_id}: continues at step {loop.state.step} of {loop.total_steps}", flush=True)
-        _say_world_size(loop, job, checkpoint.read_record(folder)["world_size"])
-    return True, loop.state.trained_seconds + loop.state.eval_seconds
-
-
-def _usable_state(loop: Loop, job: StageJob) -> Path | None:
-    folder, damaged = checkpoint.find_resume(job.run_dir)
-    for sentence in damaged:
-        print(f"{job.run_id}: {sentence}", flush=True)
-    if folder is not None and checkpoint.read_record(folder)["ledger"] == loop.ledger.sha256:
-        return folder
-    if folder is not None:
-        print(f"{job.run_id}: the data order changed since the resume state was written; it is not used", flush=True)
-    cut_metrics(job.run_dir / "metrics.jsonl", -1)
-    return None
-
-
-def _say_world_size(loop: Loop, job: StageJob, before: int) -> None:
-    if before == loop.world.size:
+def _check_restored(loop: Loop) -> None:
+    """The best weights that were restored are evaluated again, and must give the loss that chose them."""
+    rule, state = loop.context.stop_rule, loop.state
+    if rule is None or not loop.best or state.best_step == state.step:
         return
-    same = "dropout masks differ from here on" if loop.training.dropout else "sums are added up in another order"
-    print(
-        f"{job.run_id}: {before} process(es) wrote this state, {loop.world.size} go on: the data order is the same, "
-        f"{same}, so the result is not bitwise that of an uninterrupted run",
-        flush=True,
-    )
+    loss = mean_loss(loop.program, rule.heldout, loop.world)
+    if loss != state.best_loss:
+        raise RuntimeError(
+            f"the restored weights of step {state.best_step} give {loss}, where {state.best_loss} was seen"
+        )
 
 
 def _announce(job: StageJob, loop: Loop) -> None:
@@ -184,36 +187,66 @@ def _announce(job: StageJob, loop: Loop) -> None:
     print(
         f"{job.run_id}: {parameters:,} parameters{adapted} on {program.device.describe()}; {loop.total_steps:,} steps "
         f"of {training.global_batch_size} x {loop.spec.seq_len} tokens, {micro} sequence(s) at a time{ranks}; at most "
-        f"{tokens:,} tokens and {training_flops(program, loop.spec.seq_len, tokens):.2e} FLOPs",
+        f"{tokens:,} tokens and {training_flops(loop, tokens):.2e} FLOPs",
         flush=True,
     )
 
 
-def _said(job: StageJob, progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """``progress``, and now and then a line that says where the training stands."""
-    said_at = time.monotonic()
+def _with_log_lines(job: StageJob, progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """``progress``, and now and then a line of the log that reports where the training stands."""
+    printed_at = time.monotonic()
 
-    def say(now: Progress) -> None:
-        nonlocal said_at
-        if now.phase == "training" and time.monotonic() - said_at >= SAY_SECONDS:
-            said_at = time.monotonic()
+    def report(now: Progress) -> None:
+        nonlocal printed_at
+        if now.phase == "training" and time.monotonic() - printed_at >= REPORT_LINE_SECONDS:
+            printed_at = time.monotonic()
             print(f"{job.run_id}: {now.describe()}", flush=True)
         progress(now)
 
-    return say
+    return report
 
 
-def _write_checkpoint(
-    job: StageJob, program: Program, inputs: _Inputs, world: World, guard: Callable[[], None]
-) -> str | None:
-    """Writes the checkpoint on rank 0; returns the digest of its weights there."""
-    weights = program.all_weights()  # all ranks take part in gathering
-    if not world.is_first:
-        return None
-    lora, kept = program.lora, None
-    if lora is not None and not lora.merge:
-        kept = checkpoint.Adapters(lora, kept_adapters(weights))
-    state = merged(weights, lora) if lora is not None else weights
+@dataclass(frozen=True)
+class _HandedOn:
+    """What the next stage starts from."""
+
+    state: State  # adapters folded in
+    kept: checkpoint.Adapters | None
+
+
+def _handed_on(program: Program) -> _HandedOn:
+    weights, lora = program.all_weights(), program.lora
+    if lora is None:
+        return _HandedOn(weights, None)
+    kept = None if lora.merge else checkpoint.Adapters(lora, kept_adapters(weights))
+    return _HandedOn(merged(weights, lora), kept)
+
+
+def _write(
+    job: StageJob,
+    inputs: Inputs,
+    loop: Loop,
+    result: StageResult,
+    handed_on: _HandedOn | None,
+    made: Made,
+    guard: Callable[[], None],
+) -> None:
+    """Writes checkpoint, evaluations and result, in this order: a stage is done once its result is there.
+
+    Raises:
+        UserError: the run was made again for its curves and gave other weights than the first time.
+    """
+    earlier = StageResult.read(job.run_dir / "result.json")
+    if earlier is not None:
+        check_same_weights(job, earlier, result.weights_sha256)
+    elif handed_on is not None:
+        guard()
+        folder, config = job.run_dir / "checkpoint", loop.program.config
+        kept, start = handed_on.kept, job.start_dir
+        checkpoint.save_checkpoint(folder, handed_on.state, config, inputs.tokenizer_dir, kept, start)
+    if job.evaluations_dir is not None:
+        write_evaluations(made, job.evaluations_dir, guard)
     guard()
-    checkpoint.save_checkpoint(job.run_dir / "checkpoint", state, program.config, inputs.tokenizer_dir, kept)
-    return checkpoint.weights_sha256(state)
+    write_json(job.run_dir / "ledger.json", ledger_picture(inputs.ledger, loop))
+    (result if earlier is None else kept_result(job, earlier)).write(job.run_dir / "result.json")
+    checkpoint.delete_resume(job.run_dir)

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from indelible.errors import UserError
 from indelible.files import read_json
-from indelible.model.build import initialise, load_config, load_given, model_config
-from indelible.model.given import check_tokenizer
-from indelible.model.lora import load_adapters
-from indelible.study.spec import LoraSpec
-from indelible.study.stages import StageSpec
+from indelible.models.build import initialise, load_config, model_config
+from indelible.models.given import check_tokenizer
+from indelible.models.load_given import load_given
+from indelible.models.lora import load_adapters
+from indelible.study.adapt import LoraSpec
+from indelible.study.stage_spec import StageSpec
 from indelible.train.checkpoint import Adapters, read_adapters
 from indelible.train.device import Device
 from indelible.train.job import StageJob
@@ -21,16 +22,16 @@ def starting_program(job: StageJob, spec: StageSpec, tokenizer_dir: Path, device
     Raises:
         UserError: the checkpoint is missing, or does not fit the tokenizer, the window length or the method.
     """
-    dropout, lora = spec.training.dropout, spec.training.lora
+    dropout, lora = spec.training.dropout, spec.adapt if isinstance(spec.adapt, LoraSpec) else None
     if spec.model is not None:
         info = read_json(tokenizer_dir / "indelible.json")
         config = model_config(spec.model, info["vocab_size"], spec.seq_len, info["eos_id"])
         program = get_program(config, dropout, lora, device)
         initialise(program.model, spec.model, spec.seed)
         return program
-    if job.parent_dir is None:
-        return _given(job, spec, tokenizer_dir, device)
-    folder = _existing(job.parent_dir / "checkpoint", job.run_id)
+    folder = existing_checkpoint(job.start_dir, f"{job.run_id} starts from")
+    if spec.init is not None:
+        return given_program(folder, tokenizer_dir, spec.seq_len, device, dropout, lora, spec.seed)
     kept = read_adapters(folder)
     if kept is not None:
         _check_adapters(kept, lora, job)
@@ -41,22 +42,39 @@ def starting_program(job: StageJob, spec: StageSpec, tokenizer_dir: Path, device
     return program
 
 
-def _given(job: StageJob, spec: StageSpec, tokenizer_dir: Path, device: Device) -> Program:
-    folder = _existing(Path(job.execution["init_checkpoint"]), job.run_id)
+def given_program(
+    folder: Path,
+    tokenizer_dir: Path,
+    seq_len: int,
+    device: Device,
+    dropout: float = 0.0,
+    lora: LoraSpec | None = None,
+    lora_seed: int = 0,
+) -> Program:
+    """The program of a checkpoint that somebody else may have made, checked against the study.
+
+    Raises:
+        UserError: it cannot be loaded as it is, has other tokens, or a context shorter than ``seq_len``.
+    """
     config, state = load_given(folder)
     text_config = config.get_text_config(decoder=True)
     check_tokenizer(folder, tokenizer_dir, text_config.vocab_size)
     context = getattr(text_config, "max_position_embeddings", None)
-    if context is not None and spec.seq_len > context:
-        raise UserError(f"seq_len = {spec.seq_len}: {folder} has a context of {context} tokens; lower seq_len to that.")
-    program = get_program(config, spec.training.dropout, spec.training.lora, device)
-    program.load_base(state, spec.seed)
+    if context is not None and seq_len > context:
+        raise UserError(f"seq_len = {seq_len}: {folder} has a context of {context} tokens; lower seq_len to that.")
+    program = get_program(config, dropout, lora, device)
+    program.load_base(state, lora_seed)
     return program
 
 
-def _existing(folder: Path, run_id: str) -> Path:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: the checkpoint that {run_id} starts from is not there; run its parent again.")
+def existing_checkpoint(folder: Path | None, whose: str) -> Path:
+    """The folder, if it is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if folder is None or not folder.is_dir():
+        raise UserError(f"{folder}: the checkpoint that {whose} is not there; run its parent again.")
     return folder
 
 
@@ -66,7 +84,8 @@ def _check_adapters(kept: Adapters, lora: LoraSpec | None, job: StageJob) -> Non
 
     if lora is None or shape(lora) != shape(kept.spec):
         raise UserError(
-            f"{job.run_id}: the stage before it kept its adapters (lora.merge: false, r {kept.spec.r}, alpha "
+            f"{job.run_id}: the stage before it kept its adapters (merge: false, r {kept.spec.r}, alpha "
             f"{kept.spec.alpha:g}, {', '.join(kept.spec.targets)}), so this one must train on with them: set "
-            f"{job.stage}.method: lora with the same r, alpha and targets, or lora.merge: true in the stage before."
+            f"stages.{job.stage}.adapt to kind: lora (in the short form {job.stage}.method: lora) with the same r, "
+            "alpha and targets, or merge: true in the stage before."
         )

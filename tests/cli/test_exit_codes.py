@@ -112,17 +112,34 @@ def test_other_errors_of_ours_are_not_hidden(monkeypatch):
         main.main()
 
 
-def test_plan_is_json_for_machines(monkeypatch, tmp_path):
-    monkeypatch.setenv("INDELIBLE_CACHE", str(tmp_path))  # whatever `bench` measured here
-    done = indelible("plan", "quickstart", "--json")
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
-    assert facts["stage_runs"] == 36
-    assert facts["stages"]["finetune"]["runs"] == 24
-    assert facts["saving"] > 3
-    assert facts["rate"] == "assumed"
-    faster = json.loads(indelible("plan", "quickstart", "--json", "--flops-per-second", "1e12").stdout)
-    assert faster["hours"] == pytest.approx(facts["hours"] * facts["flops_per_second"] / 1e12)
+def test_a_mix_that_does_not_fit_is_said_by_plan():
+    message = refused("plan", "quickstart", "--set", "exposure={fraction: 1, mode: replace, placement: [0.1, 0.11]}")
+    assert "placement [0.1, 0.11] has room for" in message
+    assert "widen the placement or lower its fraction" in message
+
+
+def test_a_held_out_split_of_one_window_is_refused_before_the_first_step(tiny_study, tmp_path):
+    study = yaml.safe_load((tiny_study().parent / "out.yaml").read_text())
+    study["data"]["split"]["max_heldout_tokens"] = 600
+    study["seq_len"] = 512
+    (tmp_path / "few.yaml").write_text(yaml.safe_dump(study))
+    message = refused("run", str(tmp_path / "few.yaml"), "--out", str(tmp_path / "few"))
+    assert "its held-out split has" in message
+    assert "1 window(s) of seq_len 512, and at least 2 are needed" in message
+    assert not (tmp_path / "few" / "plan.json").exists()
+
+
+def test_another_study_in_the_folder_is_named_and_force_keeps_it(tiny_study, tmp_path):
+    out = tiny_study()
+    study = yaml.safe_load((out.parent / "out.yaml").read_text())
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({**study, "name": "other"}))
+    before = (out / "plan.json").read_text()
+    message = refused("run", str(tmp_path / "other.yaml"), "--out", str(out))
+    assert "this folder holds study tiny" in message
+    assert "use another --out, or --force" in message
+    assert (out / "plan.json").read_text() == before
+    planned = indelible("ledger", str(tmp_path / "other.yaml"), "--out", str(out))
+    assert planned.returncode == 0, "looking at data hides nothing"
 
 
 def test_shipped_studies_are_listed_and_shown():
@@ -151,6 +168,27 @@ def test_run_status_results_and_a_second_run_that_does_nothing(tiny_study):
     assert all(name.startswith("finetune-") for name in new), "a changed finetune.lr runs only stage 3"
     rows = json.loads(indelible("results", str(out), "--format", "json").stdout)
     assert len(rows) == 4
+    written = indelible("results", str(out), "--losses", "--format", "parquet")
+    assert written.stdout.startswith(f"{out / 'losses.parquet'}: 36 rows")
     assert all(row["status"] == "done" and row["L_ret"] is not None for row in rows)
     status = json.loads(indelible("status", str(out), "--json").stdout)
     assert {name: count for name, count in status["counts"].items() if count} == {"done": 8}
+
+
+@pytest.mark.slow
+def test_an_evaluation_corpus_added_to_a_finished_study_trains_nothing(tiny_study, tmp_path):
+    out = tiny_study()
+    study = out.parent / "out.yaml"
+    assert indelible("run", str(study), "--out", str(out)).returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*") if path.is_file()}
+    raw = yaml.safe_load(study.read_text())
+    raw["corpora"]["more"] = {**raw["corpora"]["ft"], "language": 9}
+    raw["evaluation"]["corpora"] = ["more"]
+    study.write_text(yaml.safe_dump(raw))
+    planned = json.loads(indelible("plan", str(study), "--out", str(out), "--json").stdout)
+    assert planned["remaining"] == "no training run, only 3 evaluations"
+    done = indelible("run", str(study), "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*") if path.is_file()} == before
+    rows = json.loads(indelible("results", str(out), "--losses", "--format", "json").stdout)
+    assert sum(row["corpus"] == "more" and row["status"] == "done" for row in rows) == 3

@@ -1,4 +1,4 @@
-"""`reproduce`: what it asks `run` for, and the report and verdicts that follow. The run itself is a made-up one."""
+"""`reproduce`: which study it runs, and the report and verdicts that follow. The run itself is a made-up one."""
 
 import pytest
 import typer
@@ -6,41 +6,38 @@ from fake_study import FakeStudy, write_fake_study
 from typer.testing import CliRunner
 
 from indelible.cli import run_commands
-from indelible.cli.reproduce_commands import register
 from indelible.errors import UserError
 
 
 @pytest.fixture
 def call(monkeypatch):
-    """Calls `reproduce`; the asked run leaves a finished study of its seeds and exits with `code`."""
-    asked = {}
+    """Calls `reproduce`; the run leaves a finished study of its seeds and ends with `code`."""
+    requested = {}
 
     def answer(*arguments, code=0):
-        def run(figure, folder, *, workers, executor, overrides):
-            asked.update(figure=figure, workers=workers, executor=executor, overrides=overrides)
+        def run(study, folder, workers, executor, force):
+            requested.update(study=study, workers=workers, executor=executor, force=force)
             write_fake_study(folder, FakeStudy(seeds=(0, 1, 2)))
-            raise typer.Exit(code)
+            return code
 
-        monkeypatch.setattr(run_commands, "run", run)
+        monkeypatch.setattr(run_commands, "_run", run)
         application = typer.Typer()
-        register(application)
-        return CliRunner().invoke(application, [str(argument) for argument in arguments]), asked
+        run_commands.register(application)
+        return CliRunner().invoke(application, ["reproduce", *(str(argument) for argument in arguments)]), requested
 
     return answer
 
 
 def test_it_runs_the_figure_and_writes_report_and_verdicts(call, tmp_path):
     out = tmp_path / "fig"
-    done, asked = call(
+    done, requested = call(
         "fig3a", "--scale", "nano", "--seeds", 2, "--out", out, "--workers", 3, "--set", "finetune.lr=1e-4"
     )
-    assert done.exit_code == 0
-    assert asked == {
-        "figure": "fig3a",
-        "workers": 3,
-        "executor": "local",
-        "overrides": ["scale=nano", "seeds=[0, 1]", "finetune.lr=1e-4"],
-    }
+    assert done.exit_code == 0, done.output
+    study = requested.pop("study")
+    assert (study.name, study.scale, study.seeds) == ("fig3a", "nano", (0, 1))
+    assert {arm.stages["finetune"].lr for arm in study.arms} == {1e-4}
+    assert requested == {"workers": 3, "executor": "local", "force": False}
     assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert "retained-lower (Figure 3a right)" in done.stdout
 
@@ -53,8 +50,8 @@ def test_what_a_failed_run_left_is_reported_with_its_exit_code(call, tmp_path):
 
 def test_unknown_figures_and_scales_are_refused_before_anything_is_made(call, tmp_path):
     for arguments, message in ((["fig99"], "is not a shipped study"), (["fig3a", "--scale", "huge"], "huge")):
-        done, asked = call(*arguments, "--out", tmp_path / "fig")
+        done, requested = call(*arguments, "--out", tmp_path / "fig")
         assert isinstance(done.exception, UserError)
         assert message in str(done.exception)
-        assert not asked
+        assert not requested
         assert not (tmp_path / "fig").exists()

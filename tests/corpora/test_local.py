@@ -9,9 +9,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 
-from indelible.corpora import documents, local, recipe
+from indelible.corpora import documents, listing, local, recipe
+from indelible.corpora.zst import zstd
 from indelible.errors import UserError
 from indelible.study.corpus_spec import LocalCorpus
 
@@ -36,7 +36,7 @@ def refusal(tmp_path: Path, **spec: object) -> str:
 def test_the_same_rows_come_out_of_every_format(tmp_path: Path) -> None:
     plain = write_jsonl(tmp_path / "a.jsonl", ROWS)
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
-    (tmp_path / "c.jsonl.zst").write_bytes(zstandard.compress(plain.read_bytes()))
+    (tmp_path / "c.jsonl.zst").write_bytes(zstd.compress(plain.read_bytes()))
     pl.DataFrame(ROWS).write_parquet(tmp_path / "d.parquet")
     wanted = [row["text"] for row in ROWS]
     for name in ("a.jsonl", "b.jsonl.gz", "c.jsonl.zst", "d.parquet"):
@@ -96,18 +96,41 @@ def test_recipe_knows_content_not_place(tmp_path: Path) -> None:
     assert recipe(LocalCorpus(path=str(second)), tmp_path / "cache") != recipes[0]
 
 
-def test_hashes_are_cached_by_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashes_are_cached_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", ROWS)
-    os.utime(path, (1_000_000, 1_000_000))
+    monkeypatch.setattr(listing, "_FRESH_SECONDS", -1.0)
     calls: list[Path] = []
-    real = local.file_sha256
-    monkeypatch.setattr(local, "file_sha256", lambda p: calls.append(p) or real(p))
+    real = listing.file_sha256
+    monkeypatch.setattr(listing, "file_sha256", lambda p: calls.append(p) or real(p))
     first = recipe(LocalCorpus(path=str(path)), tmp_path / "cache")
     assert recipe(LocalCorpus(path=str(path)), tmp_path / "cache") == first
     assert len(calls) == 1
     os.utime(path, (1_000_001, 1_000_001))
     recipe(LocalCorpus(path=str(path)), tmp_path / "cache")
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("how", ["written over", "renamed over"])
+def test_another_file_of_the_same_size_and_time_is_noticed(tmp_path: Path, monkeypatch, how: str) -> None:
+    """Two releases of a reproducible archive have the same time of change."""
+    monkeypatch.setattr(listing, "_FRESH_SECONDS", -1.0)
+    path = write_jsonl(tmp_path / "a.jsonl", ROWS)
+    os.utime(path, (1_000_000, 1_000_000))
+    first = recipe(LocalCorpus(path=str(path)), tmp_path / "cache")
+    other = path if how == "written over" else tmp_path / "b.jsonl"
+    other.write_text(path.read_text().replace("matter", "letter"))
+    os.utime(other, (1_000_000, 1_000_000))
+    os.replace(other, path)
+    assert recipe(LocalCorpus(path=str(path)), tmp_path / "cache") != first
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "{", '{"a": 3}', ""])
+def test_a_broken_cache_of_hashes_is_an_empty_one(tmp_path: Path, content: str) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", ROWS)
+    first = recipe(LocalCorpus(path=str(path)), tmp_path / "cache")
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    (tmp_path / "cache" / "file-hashes.json").write_text(content.replace("a", str(path)))
+    assert recipe(LocalCorpus(path=str(path)), tmp_path / "cache") == first
 
 
 def test_missing_path(tmp_path: Path) -> None:
@@ -202,12 +225,12 @@ def test_damaged_archive_and_parquet(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     assert "cannot be unpacked" in refusal(tmp_path, path=str(tmp_path / "a.jsonl.gz"))
     text = "\n\n".join(os.urandom(30).hex() for _ in range(20_000))
-    packed = zstandard.compress(text.encode())
+    packed = zstd.compress(text.encode())
     for cut in (len(packed) // 2, len(packed) - 1):
         (tmp_path / "a.txt.zst").write_bytes(packed[:cut])
         message = refusal(tmp_path, path=str(tmp_path / "a.txt.zst"))
-        assert "a.txt.zst: cannot be unpacked (compressed file ended before the end of its frame)" in message
-    frames = [zstandard.compress(part.encode()) for part in (text[:40_001], text[40_001:])]
+        assert "a.txt.zst: cannot be unpacked (Compressed file ended before the end-of-stream" in message
+    frames = [zstd.compress(part.encode()) for part in (text[:40_001], text[40_001:])]
     (tmp_path / "a.txt.zst").write_bytes(b"".join(frames))
     assert "\n\n".join(texts(tmp_path, path=str(tmp_path / "a.txt.zst"))) == text, "two frames are one file"
     (tmp_path / "b.parquet").write_bytes(b"PAR1 but no more")

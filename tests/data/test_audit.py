@@ -1,109 +1,215 @@
-"""`indelible ledger`: the audit says what is so, and notices what is not."""
+"""The audit of ledgers says what is so, and notices what is not."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import typer
+from tiny_engine import TINY, layered
 from typer.testing import CliRunner
 
 from indelible.cli import study_commands
-from indelible.cli.study_commands import plan_study
 from indelible.data import audit, audit_checks
-from indelible.data.audit import audit_study, chosen_chains, short_count
-from indelible.errors import UserError
+from indelible.data.audit import Audit, audit_study
+from indelible.data.fingerprint import study_stores
+from indelible.data.ledger import Ledger
+from indelible.data.prepare import prepare_study
+from indelible.study.graph import Graph, build_graph
+from indelible.study.load import resolve_study
+from indelible.study.stage_spec import StageSpec
 
 OVER = {"exposure": {"fraction": [0, 0.5, 1.0]}, "posttrain": {"allocation": ["full", "matched"]}, "seeds": [0, 1]}
-REPLAY = "replayed windows are such that pretraining showed, or did not, as asked"
+EXACT = "realised tokens equal the requested ones to within one window a pass"
 PASSES = "no window stands twice in one pass"
+PLACES = "mixed windows lie where their placement says"
+ORDERS = "the order of a stage's own corpus is the same in all arms of a seed"
+NESTED = "the windows of a mix nest over its sizes"
+REST = "a stage that shows the rest shows exactly what the named stages did not"
+REPLAY = "replayed windows are such that earlier stages showed, or did not, as requested"
+CHECKS = [EXACT, PASSES, PLACES, ORDERS, NESTED, REST, REPLAY]
+LONG = {  # five stages: replay of three corpora, one that is the rest, a corpus in two uses
+    "posttrain": {"replay_fraction": 0.1},
+    "exposure": {"fraction": [0, 0.5], "placement": "late"},
+    "stages": {
+        "finetune": {"mix": [{"corpus": "post", "fraction": 0.3, "per": "stage"}]},
+        "second": {"corpus": "ft", "tokens": 640, "not_shown_in": ["finetune"]},
+        "relearn": {
+            "corpus": "post",
+            "tokens": 160,
+            "mix": [
+                {"corpus": "post", "share_of": "posttrain", "fraction": 0.2, "not_shown_in": ["posttrain"]},
+                {"corpus": "ft", "share_of": "finetune", "fraction": [0.1, 0.5], "per": "stage", "mode": "replace"},
+                {"corpus": "pre", "fraction": 0.4, "not_shown_in": ["pretrain"]},
+            ],
+        },
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("audited")
+    prepare_study(resolve_study(TINY), root / "tokens", root / "cache")
+    return root / "tokens"
 
 
 @pytest.fixture
-def planned(tiny_study):
-    out = tiny_study(OVER)
-    return plan_study(str(out.parent / "out.yaml"), []), out / "tokens"
+def graph_of(tmp_path: Path) -> Callable[[dict[str, Any]], Graph]:
+    def make(over: dict[str, Any]) -> Graph:
+        seeds = over.get("seeds", TINY["seeds"])
+        study = resolve_study({**layered(TINY, {**over, "seeds": []}), "seeds": seeds})
+        return build_graph(study, study_stores(study, tmp_path / "cache"))
+
+    return make
 
 
-def test_every_property_holds_and_was_really_compared(planned):
-    study, tokens = planned
-    report = audit_study(study.graph, tokens)
-    assert all(check.holds for check in report.checks)
+def held(report: Audit) -> dict[str, bool]:
+    return {check.name: check.holds for check in report.checks}
+
+
+def test_every_property_holds_and_was_really_compared(graph_of, tokens):
+    graph = graph_of(OVER)
+    report = audit_study(graph, tokens)
+    assert [check.name for check in report.checks] == CHECKS
+    assert report.holds
     assert [check.name for check in report.checks if not check.compared] == [REPLAY]
     assert all(row.realised_tokens == sum(row.tenths) for row in report.rows)
-    assert {run for row in report.rows for run in row.runs} == set(study.graph.runs)
-    json.dumps(report.as_json())
+    assert {run for row in report.rows for run in row.runs} == set(graph.runs)
+    pretrain = {(row.use, row.requested_tokens) for row in report.rows if row.stage == "pretrain" and row.seed == 0}
+    assert pretrain == {("pre", 640), ("post", 160), ("post", 320)}
+    assert json.loads(json.dumps(report.as_json()))["rows"][0]["requested_tokens"] == 640
 
 
-def test_a_wrong_order_is_noticed(planned, monkeypatch):
-    study, tokens = planned
+def test_a_chain_of_five_stages(graph_of, tokens):
+    graph = graph_of(LONG)
+    report = audit_study(graph, tokens)
+    assert {check.name: check.compared > 0 for check in report.checks} == dict.fromkeys(CHECKS, True)
+    assert report.holds
+    uses = {stage: [row.use for row in report.rows if row.stage == stage] for stage in graph.stages}
+    assert uses["relearn"][:4] == ["post", "pre", "ft", "post:replay post"]
+    rows = {(row.stage, row.use): row for row in report.rows}
+    one = rows["relearn", "post:replay post"]
+    assert (one.requested_tokens, one.realised_tokens) == (28, 32), "4 of the 9 windows of a pass are left"
+    assert rows["second", "ft"].realised_tokens == 640 - 320
+
+
+def test_one_corpus_in_two_uses_is_audited_by_use(graph_of, tokens):
+    mix = [{"corpus": "ft", "fraction": 0.5}]
+    report = audit_study(graph_of({"stages": {"finetune": {"tokens": 320, "mix": mix}}}), tokens)
+    assert report.holds
+    rows = {row.use: row for row in report.rows if row.stage == "finetune"}
+    assert {use: (row.requested_tokens, row.realised_tokens) for use, row in rows.items()} == {
+        "ft": (320, 320),
+        "ft:mix ft": (160, 160),
+    }
+
+
+def damaged(change: Callable[[StageSpec, Ledger], None]) -> Callable[..., Ledger]:
     build = audit.build_ledger
 
-    def reversed_with_exposure(spec, windows):
+    def build_wrong(spec: StageSpec, windows: dict[str, int]) -> Ledger:
         ledger = build(spec, windows)
-        if spec.data.exposure is not None:
-            ledger.window[:] = ledger.window[::-1].copy()
+        change(spec, ledger)
         return ledger
 
-    monkeypatch.setattr(audit, "build_ledger", reversed_with_exposure)
-    held = {check.name: check.holds for check in audit_study(study.graph, tokens).checks}
-    assert not held["the pretraining order of D_pre is the same in all arms of a seed"]
+    return build_wrong
 
 
-def test_raw_ledgers_are_written_as_parquet(planned, tmp_path):
-    study, tokens = planned
-    report = audit_study(study.graph, tokens, ["2"], parquet=tmp_path / "ledgers")
+def reverse_mixed(spec: StageSpec, ledger: Ledger) -> None:
+    if spec.data.mix and spec.stage == "pretrain":
+        ledger.window[:] = ledger.window[::-1].copy()
+
+
+def show_twice(spec: StageSpec, ledger: Ledger) -> None:
+    for index in range(1, len(ledger.uses)):
+        rows = np.flatnonzero(ledger.source == index)
+        ledger.window[rows[-1]] = ledger.window[rows[0]]
+
+
+def show_others(spec: StageSpec, ledger: Ledger) -> None:
+    if spec.stage in ("posttrain", "relearn"):
+        ledger.window[ledger.source > 0] = ledger.window[ledger.source > 0][::-1] + 20
+
+
+def swap_sources(spec: StageSpec, ledger: Ledger) -> None:
+    ledger.source[:] = ledger.source[::-1].copy()
+
+
+def lose_one(spec: StageSpec, ledger: Ledger) -> None:
+    rows = np.flatnonzero(ledger.source > 0)
+    ledger.source[rows[:2]] = 0
+
+
+def show_again(spec: StageSpec, ledger: Ledger) -> None:
+    if spec.data.main.first_window:
+        ledger.window[-1:] = ledger.window[:1]
+
+
+@pytest.mark.parametrize(
+    ("over", "change", "noticed"),
+    [
+        (OVER, reverse_mixed, {ORDERS, NESTED}),
+        (LONG, show_twice, {PASSES}),
+        (LONG, show_others, {REPLAY}),
+        (LONG, swap_sources, {PLACES}),
+        (LONG, lose_one, {EXACT}),
+        (LONG, show_again, {REST, PASSES}),
+        (OVER, show_again, {REST, PASSES}),
+    ],
+)
+def test_what_is_wrong_is_noticed(graph_of, tokens, monkeypatch, over, change, noticed):
+    graph = graph_of(over)
+    monkeypatch.setattr(audit, "build_ledger", damaged(change))
+    report = audit_study(graph, tokens)
+    assert not report.holds
+    assert noticed <= {name for name, holds in held(report).items() if not holds}
+
+
+@pytest.mark.parametrize("where", ["seen", "unseen"])
+def test_the_papers_replay(graph_of, tokens, monkeypatch, where):
+    graph = graph_of({"posttrain": {"replay_fraction": 0.1, "replay_from": where}})
+    report = audit_study(graph, tokens)
+    assert report.holds
+    assert {check.name: check.compared for check in report.checks}[REPLAY] == 1
+    pretrained: list[int] = []
+
+    def show_one_of_the_other_kind(spec: StageSpec, ledger: Ledger) -> None:
+        if spec.stage == "pretrain":
+            pretrained.extend(ledger.window.tolist())
+        if spec.data.mix:
+            rows = np.flatnonzero(ledger.source == 1)
+            unseen = next(window for window in range(len(pretrained) + 1) if window not in pretrained)
+            ledger.window[rows[0]] = unseen if where == "seen" else pretrained[0]
+
+    monkeypatch.setattr(audit, "build_ledger", damaged(show_one_of_the_other_kind))
+    report = audit_study(graph, tokens)
+    assert [name for name, holds in held(report).items() if not holds] == [REPLAY]
+
+
+def test_seeds_that_are_swept_apart_are_audited(graph_of, tokens):
+    """The stages of a chain share one permutation of each corpus, whatever the seeds that shuffle their passes."""
+    over = {"exposure": {"fraction": 0.5}, "posttrain": {"allocation": "matched"}, "finetune": {"replay_fraction": 0.1}}
+    seeds = {"pretrain": [0, 1], "posttrain": [2, 3], "finetune": [4, 5]}
+    report = audit_study(graph_of(over | {"seeds": seeds}), tokens)
+    assert report.holds
+    assert {check.name: check.compared for check in report.checks}[REPLAY] == 8
+    assert {(row.stage, row.seed) for row in report.rows} == {(stage, s) for stage, two in seeds.items() for s in two}
+
+
+def test_raw_ledgers_are_written_as_parquet(graph_of, tokens, tmp_path):
+    report = audit_study(graph_of(OVER), tokens, ["2"], parquet=tmp_path / "ledgers")
     files = sorted((tmp_path / "ledgers").glob("*.parquet"))
     assert len(files) == 3
     for file in files:
         table = pl.read_parquet(file)
-        asked = {row.source: row.realised_tokens for row in report.rows if file.stem in row.runs}
+        realised = {row.use: row.realised_tokens for row in report.rows if file.stem in row.runs}
         counts = dict(table.group_by(pl.col("source").cast(pl.String)).len().iter_rows())
-        assert {source: count * 32 for source, count in counts.items()} == {s: n for s, n in asked.items() if n}
+        assert {use: count * 32 for use, count in counts.items()} == {use: n for use, n in realised.items() if n}
         assert table["row"].to_list() == list(range(len(table)))
-
-
-def test_arms_are_chosen_by_number_name_and_column(planned):
-    graph = planned[0].graph
-    assert chosen_chains(graph, ["3"]) == (graph.chains[3],)
-    found = chosen_chains(graph, ["exposure_fraction=0.5", "allocation=matched", "seed=1"])
-    assert [(c.columns["exposure_fraction"], c.columns["seed"]) for c in found] == [(0.5, 1)]
-    assert len(chosen_chains(graph, ["seed=0"])) == 6
-    assert chosen_chains(graph, []) == graph.chains
-    with pytest.raises(UserError, match=r"--arm 99: none of the plan's 12 chains; give a number below 12"):
-        chosen_chains(graph, ["99"])
-    with pytest.raises(UserError, match=r"no column 'sede'; they have study, scale"):
-        chosen_chains(graph, ["sede=1"])
-
-
-def test_a_doubled_window_and_a_wrong_replay_are_noticed(tiny_study, monkeypatch):
-    out = tiny_study({"posttrain": {"replay_fraction": 0.1, "replay_from": ["seen", "unseen"]}})
-    graph = plan_study(str(out.parent / "out.yaml"), []).graph
-    held = {check.name: check for check in audit_study(graph, out / "tokens").checks}
-    assert held[REPLAY].holds
-    assert held[PASSES].holds
-    assert held[REPLAY].compared >= 2
-    build = audit.build_ledger
-
-    def wrong(spec, windows):
-        ledger = build(spec, windows)
-        if spec.data.replay is not None:
-            ledger.window[ledger.source == 1] = ledger.window[ledger.source == 1].max()
-            ledger.window[np.flatnonzero(ledger.source == 1)[0]] = 0
-        return ledger
-
-    monkeypatch.setattr(audit, "build_ledger", wrong)
-    report = audit_study(graph, out / "tokens")
-    held = {check.name: check for check in report.checks}
-    assert not held[PASSES].holds
-    assert not held[REPLAY].holds
-    assert not report.holds
-
-
-def test_counts_are_short():
-    assert [short_count(n) for n in (0, 950, 12_345, 200_064, 870_000_000, 8_700_000_000)] == [
-        "0", "950", "12.3k", "200k", "870M", "8.7B",
-    ]  # fmt: skip
 
 
 def test_the_command_needs_no_folder_and_changes_none(tiny_study, tmp_path, monkeypatch):
@@ -120,8 +226,8 @@ def test_the_command_needs_no_folder_and_changes_none(tiny_study, tmp_path, monk
     assert {row["seed"] for row in found[0]["rows"]} == {1}
     files = {path.stem for path in (tmp_path / "cache" / "ledger" / "tiny" / "ledgers").glob("*.parquet")}
     assert files == {run for row in found[1]["rows"] for run in row["runs"]}
-    shown = CliRunner().invoke(app, ["ledger", study, "--out", str(out)])
-    assert shown.exit_code == 0
-    assert "exposures of a seed nest: holds (" in shown.stdout
-    monkeypatch.setattr(audit_checks, "_is_prefix", lambda *_: False)
+    printed = CliRunner().invoke(app, ["ledger", study, "--out", str(out)])
+    assert printed.exit_code == 0
+    assert f"{NESTED}: holds (" in printed.stdout
+    monkeypatch.setattr(audit_checks, "passes_are_distinct", lambda _: iter([False]))
     assert CliRunner().invoke(app, ["ledger", study, "--out", str(out)]).exit_code == 1

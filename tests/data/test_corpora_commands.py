@@ -42,7 +42,7 @@ def test_list_names_sources_licences_and_hub_sets(app: typer.Typer) -> None:
 
 def test_fetch_calls_for_each_corpus(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
-    monkeypatch.setattr(corpora_commands, "fetch_sources", lambda spec, cache: fetched.append(spec.name))
+    monkeypatch.setattr("indelible.corpora.offline.fetch_sources", lambda spec, cache: fetched.append(spec.name))
     assert "music: oneills1850" in runner.invoke(app, ["corpora", "fetch", "music"]).stdout
     runner.invoke(app, ["corpora", "fetch"])
     assert fetched == ["music", "general", "music", "chemistry", "instruction"]

@@ -33,7 +33,7 @@ def test_your_own_data_is_a_study_of_under_twenty_lines(tmp_path: Path) -> None:
 def test_the_overlap_study(tmp_path: Path, text: str) -> None:
     (tmp_path / "study.yaml").write_text(text)
     study = load_study(str(tmp_path / "study.yaml"))
-    specs = [study.data.corpora[arm.pipeline.ft] for arm in study.arms]
+    specs = [study.data.corpora[arm.roles["ft"]] for arm in study.arms]
     assert {spec.overlap for spec in specs if isinstance(spec, SyntheticCorpus)} == {0.0, 0.5, 1.0}
     assert study.arms == load_study("overlap").arms, "the page shows the shipped study"
 

@@ -1,17 +1,19 @@
-"""The ledger's invariants (1-3 of the design) as properties."""
+"""The ledger of the paper's short form: the orders of version 0.1, and its invariants as properties."""
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indelible.data.ledger import Ledger, build_ledger, check_fits, corpus_of, source_order, stream
+from indelible.data.ledger import Ledger, build_ledger, check_fits, check_places, source_order, stream
 from indelible.errors import UserError
 from indelible.study.graph import Stores, build_graph
 from indelible.study.load import resolve_study
-from indelible.study.stages import StageSpec
+from indelible.study.stage_spec import StageSpec
 
 STORES = Stores({"general": "general-aaa", "music": "music-bbb", "chemistry": "chemistry-ccc"}, "tokenizer-ttt")
 WINDOWS = {"general-aaa": 3000, "music-bbb": 400, "chemistry-ccc": 500}
@@ -39,10 +41,26 @@ def ledgers(seed: int = 0, **settings_by_path: object) -> dict[str, Ledger]:
     return {stage: build_ledger(spec, WINDOWS) for stage, spec in specs(seed, **settings_by_path).items()}
 
 
-def shown(ledger: Ledger, corpus: str) -> np.ndarray:
-    """Windows of one corpus in the order they are trained on."""
-    index = [corpus_of(s) for s in ledger.sources].index(corpus) if corpus in map(corpus_of, ledger.sources) else -1
-    return ledger.window[ledger.source == index]
+def shown(ledger: Ledger, use: str) -> np.ndarray:
+    """Windows of one use in the order they are trained on."""
+    return ledger.shown(ledger.uses.index(use)) if use in ledger.uses else ledger.window[:0]
+
+
+def test_the_orders_are_those_of_version_0_1():
+    """ledger_digests.json was written once by version 0.1: for each of its settings, laid over this study with WINDOWS
+    windows in the stores, `build_graph` and `build_ledger` gave, for seeds 0, 1 and 7, the number of windows of each
+    stage and the first 16 digits of `Ledger.sha256`, which covers stores, sources, windows and their length.
+    """
+    base = {"name": "t", "scale": "pico", "pipeline": {"pre": "general", "post": "music", "ft": "chemistry"}}
+    entries = json.loads((Path(__file__).parent / "ledger_digests.json").read_text())
+    assert len(entries) == 58
+    for entry in entries:
+        graph = build_graph(resolve_study({**base, "seeds": [0, 1, 7], **entry["settings"]}), STORES)
+        found = {}
+        for run in graph.runs.values():
+            ledger = build_ledger(run.spec, WINDOWS)
+            found[f"{run.stage} {run.spec.seed}"] = [len(ledger), ledger.sha256[:16]]
+        assert found == entry["ledgers"], entry["settings"]
 
 
 fractions = st.floats(0, 1).map(lambda x: round(x, 3))
@@ -172,11 +190,20 @@ def test_a_corpus_smaller_than_asked_is_refused_with_its_size_and_the_ways_out()
 
 def test_exposure_that_does_not_fit_its_place_is_refused():
     spec = specs(exposure__fraction=1.0, exposure__placement=[0.5, 0.6])["pretrain"]
-    with pytest.raises(UserError, match=r"room for 120 windows .* the exposure has 200"):
+    with pytest.raises(
+        UserError,
+        match=r"pretrain: placement \[0.5, 0.6\] has room for 120 windows .* the mix of music \(exposure\) has 200",
+    ):
+        check_places(spec)
+    with pytest.raises(UserError, match="widen the placement"):
         build_ledger(spec, WINDOWS)
 
 
 def test_exposure_that_replaces_everything_is_refused():
     spec = specs(pretrain__tokens=200 * SEQ, exposure__fraction=1.0, exposure__mode="replace")["pretrain"]
-    with pytest.raises(UserError, match="leave nothing of the 200 pretraining windows"):
+    with pytest.raises(
+        UserError, match=r"pretrain: mode: replace shows 200 .* leaves nothing of the stage's 200 to gen"
+    ):
+        check_places(spec)
+    with pytest.raises(UserError, match="use mode: add"):
         build_ledger(spec, WINDOWS)

@@ -12,6 +12,7 @@ from indelible.data import prepare as prepare_module
 from indelible.data.prepare import fingerprints, prepare
 from indelible.data.store import TokenStore
 from indelible.data.tokenizer import load_fast, open_tokenizer
+from indelible.files import file_sha256
 from indelible.study.corpus_spec import DataSpec, SyntheticCorpus
 
 
@@ -85,6 +86,19 @@ def test_again_does_nothing_and_elsewhere_gives_the_same_bytes(
     prepare(data, tokens, cache)
 
 
+def test_stores_are_those_of_version_0_1(made: tuple[DataSpec, Path, Path]) -> None:
+    """Names and token shards as version 0.1 gave them for this very recipe, so that its folders are still read."""
+    _, tokens, _ = made
+    written = {
+        "one-d1ce9251850b/heldout-00000.npy": "40716b5b14bd4c45",
+        "one-d1ce9251850b/train-00000.npy": "645ed7a9f0b5a8e8",
+        "two-c9bea88f15ea/heldout-00000.npy": "00c8e9a64b571c23",
+        "two-c9bea88f15ea/train-00000.npy": "69c5eac498a9fac0",
+    }
+    assert {str(path.relative_to(tokens)): file_sha256(path)[:16] for path in tokens.rglob("*.npy")} == written
+    assert (tokens / "tokenizer-0ab293d56302" / "indelible.json").exists()
+
+
 def test_a_deleted_store_comes_back_equal(made: tuple[DataSpec, Path, Path], tmp_path: Path) -> None:
     import shutil
 
@@ -114,7 +128,7 @@ def test_manifest_counts_add_up(made: tuple[DataSpec, Path, Path]) -> None:
     data, tokens, cache = made
     folder = tokens / fingerprints(data, cache).store_folder("one")
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert sum(fate["documents"] for fate in manifest["fates"].values()) == 300
+    assert sum(sums["documents"] for sums in manifest["fates"].values()) == 300
     for side in ("train", "heldout"):
         total = manifest["fates"][side]["tokens"]
         assert total == sum(shard["tokens"] for shard in manifest["shards"][side])
@@ -145,7 +159,7 @@ def test_a_hub_stream_ends_at_max_tokens_and_its_commit_is_recorded(
     assert 3800 < store.num_tokens("train") + store.num_tokens("heldout") <= 4000
     assert manifest["provenance"] == {"data_set": str(tmp_path / "set"), "commit": manifest["provenance"]["commit"]}
     assert len(manifest["provenance"]["commit"]) == 40
-    read = sum(fate["documents"] for fate in manifest["fates"].values())
+    read = sum(sums["documents"] for sums in manifest["fates"].values())
     assert read < 250, "the stream was left when there was enough"
     assert set(manifest["sources"]) == {"s0", "s1", "s2"}
 

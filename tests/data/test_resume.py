@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import pytest
 from indelible.corpora import Document
 from indelible.data import parts as parts_module
 from indelible.data import prepare as prepare_module
+from indelible.data import store_job
 from indelible.data.prepare import fingerprints, prepare
 from indelible.data.store import TokenStore
 from indelible.data.tokenizer import open_tokenizer, train_bpe
@@ -83,7 +85,7 @@ def test_killed_and_taken_up_again_is_as_if_never_killed(root: Path, kind: str) 
     finish(start(root, "whole"))
     process = start(root, "killed")
     deadline = time.monotonic() + 60
-    while len(parts := list((root / "killed").rglob("part-*.facts.npy"))) < 5 and time.monotonic() < deadline:
+    while len(parts := list((root / "killed").rglob("part-*.records.npy"))) < 5 and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -116,7 +118,7 @@ def test_two_at_once_make_one_store(root: Path) -> None:
 def test_workers_end_with_their_parent(root: Path) -> None:
     process = start(root, "killed")
     deadline = time.monotonic() + 60
-    while not list((root / "killed").rglob("part-*.facts.npy")) and time.monotonic() < deadline:
+    while not list((root / "killed").rglob("part-*.records.npy")) and time.monotonic() < deadline:
         time.sleep(0.005)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
@@ -196,13 +198,13 @@ def test_a_worker_that_cannot_be_started_is_not_called_killed(root: Path, monkey
         pool.submit(parts_module.Chunk(root / "part-000000", [], []), None)
 
 
-@pytest.mark.parametrize("step", ["train_bpe", "encode_documents"])
+@pytest.mark.parametrize(("module", "step"), [(prepare_module, "train_bpe"), (store_job, "encode_documents")])
 def test_files_that_change_while_they_are_read_are_refused(
-    root: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    root: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str
 ) -> None:
     data = DataSpec.model_validate_json((root / "data.json").read_text())
     before = fingerprints(data, root / "cache")
-    real = getattr(prepare_module, step)
+    real = getattr(module, step)
 
     def and_change(*args: Any, **options: Any) -> Any:
         with open(root / "rows.jsonl", "a") as handle:
@@ -210,7 +212,7 @@ def test_files_that_change_while_they_are_read_are_refused(
         return real(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, step, and_change)
+        patch.setattr(module, step, and_change)
         with pytest.raises(UserError, match="the files of rows changed while they were read"):
             prepare(data, root / "tokens", root / "cache")
     if step == "train_bpe":
@@ -227,7 +229,7 @@ def test_parts_of_other_documents_are_made_again(tmp_path: Path) -> None:
         with parts_module.Pool() as pool:
             stream = (Document(text, 0, "s", "") for text in texts)
             (part,), _ = parts_module.encode_documents(stream, tmp_path / "parts", settings, pool)
-        return parts_module.read_facts(part)["short"]
+        return parts_module.read_records(part)["short"]
 
     first, other = encode("one", "two"), encode("one", "three")
     assert set(first) != set(other), "as many documents, but not the same ones"
@@ -261,8 +263,8 @@ def test_max_tokens_takes_a_random_prefix(root: Path) -> None:
     assert 99_000 < total <= 100_000
     some, every = (np.load(s.folder / "train-00000.npy") for s in (store, whole))
     assert (some[: len(some) // 2] == every[: len(some) // 2]).all(), "a prefix of the whole corpus's order"
-    facts = pl.read_parquet(store.folder / "train-00000.documents.parquet")
-    assert facts.height == store.manifest["fates"]["train"]["documents"]
+    documents = pl.read_parquet(store.folder / "train-00000.documents.parquet")
+    assert documents.height == store.manifest["fates"]["train"]["documents"]
 
 
 def test_too_few_documents_to_hold_one_out(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from indelible.data import shards
+from indelible.data import store as store_module
 from indelible.data.prepare import fingerprints, prepare
 from indelible.data.store import TokenStore
 from indelible.data.tokenizer import load_fast, open_tokenizer
@@ -90,6 +91,45 @@ def test_windows_do_not_cross_shards(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for row, targets, number in zip(tokens, mask, order, strict=True):
         assert (row == expected[number][0]).all()
         assert (targets == expected[number][1]).all()
+
+
+def test_each_target_knows_its_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_TOKENS", 1000)
+    store = TokenStore.open(make(chat_spec(tmp_path), tmp_path, "chat"))
+    tables = [pl.read_parquet(path) for path in store.document_tables("train")]
+    assert len(tables) > 3
+    assert [path.name for path in store.document_tables("train")[:2]] == [
+        "train-00000.documents.parquet",
+        "train-00001.documents.parquet",
+    ]
+    expected, before = [], 0
+    for table in tables:
+        of_token = np.repeat(np.arange(before, before + len(table)), table["tokens"].to_numpy())
+        expected += [of_token[i * 32 + 1 : i * 32 + 33] for i in range((len(of_token) - 1) // 32)]
+        before += len(table)
+    order = np.random.default_rng(0).permutation(store.num_windows("train", 32))
+    found = store.target_documents("train", order, 32)
+    assert (found.dtype, found.shape) == (np.int64, (len(order), 32))
+    assert (found == np.stack(expected)[order]).all()
+    assert found.max() == before - 1 or before - 1 not in np.concatenate(expected)
+    tokens, _ = store.read("train", order, 32)
+    ends = tokens[:, 1:-1] == 0  # the end-of-text token is the last of its document
+    assert (np.diff(found, axis=1) == 1)[ends].all()
+    assert (np.diff(found, axis=1) == 0)[~ends].all()
+    monkeypatch.setattr(store_module, "_document_starts", lambda *_: pytest.fail("read again"))
+    assert (store.target_documents("train", order[:3], 32) == found[:3]).all()
+    with pytest.raises(IndexError, match="which has"):
+        store.target_documents("train", np.array([len(order)]), 32)
+
+
+def test_a_store_without_a_table_of_documents_is_refused(tmp_path: Path) -> None:
+    good = make(chat_spec(tmp_path), tmp_path, "chat")
+    manifest = json.loads((good / "manifest.json").read_text())
+    for shard in manifest["shards"]["heldout"]:
+        shard["files"] = [file for file in shard["files"] if not file["name"].endswith(".parquet")]
+    (good / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="names no table of documents; delete the store and run again"):
+        TokenStore.open(good).target_documents("heldout", np.arange(1), 16)
 
 
 def test_the_documented_lines_of_numpy_read_the_same_windows(tmp_path: Path) -> None:

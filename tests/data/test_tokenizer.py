@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from indelible.corpora import Document
-from indelible.data.parts import Chunk, EncodeSettings, encode_chunk, read_facts
+from indelible.data.parts import Chunk, EncodeSettings, encode_chunk, read_records
 from indelible.data.tokenizer import TokenizerInfo, bpe, copy_hf, load_fast, open_tokenizer, train_bpe
 from indelible.errors import UserError
 from indelible.study.corpus_spec import BpeTokenizer, HfTokenizer
@@ -86,4 +86,4 @@ def test_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gave id \d+, but its vocabulary ends at 299"):
         encode_chunk(chunk, lying)
     encode_chunk(chunk, EncodeSettings(info, 0, False))
-    assert read_facts(chunk.path)["tokens"][0] > 5
+    assert read_records(chunk.path)["tokens"][0] > 5

@@ -1,5 +1,6 @@
 """The documents: their links lead somewhere, their commands exist, their studies plan."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import typer.main
 from indelible.cli import main as cli
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 IDS = [page.name for page in PAGES]
 
 
@@ -59,8 +60,29 @@ def test_yaml_studies_in_the_documents_resolve(page):
 
     for block in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S):
         raw = yaml.safe_load(block)
-        if isinstance(raw, dict) and {"name", "scale", "pipeline"} <= raw.keys():
+        if isinstance(raw, dict) and {"name", "scale"} <= raw.keys() and raw.keys() & {"pipeline", "stages"}:
             assert resolve_study(raw).arms
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_python_in_the_documents_is_python_and_names_what_there_is(page):
+    import indelible
+
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
+    for block in blocks:
+        if "import indelible" not in block:  # a part of the code, which test_seams compares with its file
+            continue
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "indelible":
+                assert hasattr(indelible, node.attr), f"{page.name}: indelible.{node.attr}"
+
+
+def test_the_python_of_the_page_on_studies_runs():
+    text = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("12 [")
 
 
 def test_every_command_is_registered_by_the_module_that_is_named_for_it():

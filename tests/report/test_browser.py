@@ -1,15 +1,16 @@
 """The report in a real browser: loads cleanly, links its views, shows tooltips, works in the dark and on a phone."""
 
 import base64
-import json
 
 import pytest
 from browser import Browser, find_or_install
+from fake_files import merge_studies
 from fake_study import FakeStudy, write_fake_study
+from resolved_study import write_resolved_study
 
-from indelible.analysis.runs import read_study_run
 from indelible.report.contents import report_contents
 from indelible.report.page import report_html
+from indelible.results.run_folder import read_study_run
 
 pytestmark = pytest.mark.slow  # a browser, and where there is none its installation
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
@@ -61,9 +62,42 @@ def test_loads_without_a_message_or_a_request(browser, address):
     assert browser.logs("browser") == []
     assert browser.requests() == []
     names = browser.script("return [...document.querySelectorAll('.chart')].map((one) => one.id.slice(6))")
-    assert names == ["retention", "effects", "lambda", "tradeoff", "settings", "curves", "ledger", "cost"]
+    assert names == ["retention", "effects", "lambda", "erased", "tradeoff", "settings", "curves", "ledger", "cost"]
     drawn = "return [...document.querySelectorAll('.chart')].map((one) => !!one.querySelector('svg path'))"
-    assert browser.script(drawn) == [True] * 8
+    assert browser.script(drawn) == [True] * 9
+
+
+def test_a_given_checkpoint_has_a_clean_page_with_every_chart(browser, tmp_path):
+    study = {"name": "x", "scale": "pico", "pipeline": {"pre": "general", "post": "music", "ft": "chemistry"},
+             "seeds": [0, 1], "init": {"from": "/models/base", "at": "finetune"},
+             "finetune": {"lr": [1e-5, 1e-4, 1e-3]}, "stages": {"finetune": {"watch": {}}}}  # fmt: skip
+    folder = write_resolved_study(tmp_path / "run", study, is_traced=True)
+    page = folder / "report.html"
+    page.write_text(report_html(report_contents(read_study_run(folder))))
+    show(browser, page.as_uri())
+    assert browser.logs("browser") == []
+    names = browser.script("return [...document.querySelectorAll('.chart')].map((one) => one.id.slice(6))")
+    assert names == ["erased", "tradeoff", "settings", "curves", "paths", "cost"]
+    drawn = "return [...document.querySelectorAll('.chart')].map((one) => !!one.querySelector('svg path'))"
+    assert browser.script(drawn) == [True] * 6
+    first = browser.script("return document.querySelector('#chart-erased').getBoundingClientRect()")
+    assert first["top"] < 900
+    assert first["height"] > 100
+
+
+def test_a_chart_that_cannot_be_drawn_leaves_the_others(browser, tmp_path):
+    folder = write_fake_study(tmp_path / "run", FakeStudy(seeds=(0,)))
+    text = report_html(report_contents(read_study_run(folder)))
+    broken = text.replace('{"name":"lambda","spec":{', '{"name":"lambda","spec":{"transform":[{"filter":"1 +"}],', 1)
+    missing = broken.replace('{"name":"settings","spec":{', '{"name":"nowhere","spec":{', 1)
+    assert len({text, broken, missing}) == 3
+    page = folder / "report.html"
+    page.write_text(missing)
+    show(browser, page.as_uri())
+    assert "This chart cannot be drawn" in browser.script("return document.getElementById('chart-lambda').textContent")
+    drawn = "return [...document.querySelectorAll('.chart')].filter((one) => one.querySelector('svg path')).length"
+    assert browser.script(drawn) == len(report_contents(read_study_run(folder)).figures) - 2
+    assert any("lambda" in entry["message"] for entry in browser.logs("browser"))
 
 
 def test_the_content_policy_stops_requests_of_any_kind(browser, address):
@@ -226,15 +260,9 @@ def test_the_main_figure_follows_its_menu_and_names_its_runs(browser, address):
 def test_pipelines_are_shown_one_at_a_time(browser, tmp_path):
     roots = [write_fake_study(tmp_path / last, FakeStudy(seeds=(0,), pipeline=("general", "music", last)))
              for last in ("chemistry", "instruction")]  # fmt: skip
-    plans = [json.loads((root / "plan.json").read_text()) for root in roots]
-    plans[0]["chains"] += plans[1]["chains"]
-    (roots[0] / "plan.json").write_text(json.dumps(plans[0]))
-    for path in roots[0].glob("runs/finetune*/result.json"):
-        result = json.loads(path.read_text())
-        result["losses"]["instruction"] = result["losses"]["chemistry"]
-        path.write_text(json.dumps(result))
-    page = roots[0] / "report.html"
-    page.write_text(report_html(report_contents(read_study_run(roots[0]))))
+    root = merge_studies(roots)
+    page = root / "report.html"
+    page.write_text(report_html(report_contents(read_study_run(root))))
     show(browser, page.as_uri())
     shown = """return [...new Set([...document.querySelectorAll('#chart-tradeoff .mark-symbol.role-mark path')]
       .map((one) => one.__data__.datum.pipeline).filter((one) => one))]"""

@@ -9,9 +9,9 @@ import typer
 from fake_study import FakeStudy, write_fake_study
 from typer.testing import CliRunner
 
-from indelible.analysis.table import read_table
-from indelible.cli.analysis_commands import register
+from indelible.cli.results_commands import register
 from indelible.errors import UserError
+from indelible.results.table import read_table
 
 
 @pytest.fixture
@@ -74,11 +74,16 @@ def test_a_folder_without_a_plan_is_refused(app, tmp_path):
 def test_verdicts_of_a_study(app, folder):
     shown = call(app, "verdicts", folder).stdout
     assert "retained-lower" in shown
-    assert "for each finding by itself" in shown
-    assert "together (Holm)" in call(app, "verdicts", folder, "--family-wise").stdout
+    assert "the findings of one claim share a risk of 5 % (Holm" in shown
+    assert (
+        "each finding by itself has a risk of 5 % (uncorrected)"
+        in call(app, "verdicts", folder, "--uncorrected").stdout
+    )
     rows = json.loads(call(app, "verdicts", folder, "--json").stdout)
     row = next(row for row in rows if row["claim"] == "retained-lower")
-    assert {"verdict", "effect", "low", "high", "num_seeds", "run_ids", "detectable", "seeds_to_tell", "p"} <= set(row)
+    assert {"verdict", "effect", "low", "high", "num_seeds", "run_ids", "detectable", "new_seeds", "p", "level"} <= set(
+        row
+    )
     assert row["num_seeds"] == 2
     assert set(row["run_ids"]) <= set(read_table(folder)["finetune_id"])
 
@@ -98,6 +103,15 @@ def test_compare_says_what_a_setting_does(app, folder):
     assert set(rows[0]["losses"]["L_ret"]["finetune_ids"]) <= set(read_table(folder)["finetune_id"])
 
 
+def test_a_loss_that_cannot_differ_is_the_same_runs(app, folder):
+    """Stage 3's learning rate leaves stage 2 alone: a zero with an interval would look like a measurement."""
+    lines = call(app, "compare", folder, "--by", "finetune_lr").stdout.splitlines()
+    of_loss = {loss: [line for line in lines if line.startswith(f"  {loss} ")] for loss in ("L_im", "L_ret")}
+    assert len(of_loss["L_im"]) == len(of_loss["L_ret"]) == 2
+    assert all("the same runs (2 seeds): nothing to compare" in line for line in of_loss["L_im"])
+    assert all("signs 2 / 0" in line for line in of_loss["L_ret"])
+
+
 def test_verdicts_of_the_paper(app):
     assert "face value: one seed" in " ".join(call(app, "verdicts", "--paper").stdout.split())
     rows = json.loads(call(app, "verdicts", "--paper", "--json").stdout)
@@ -109,7 +123,7 @@ def test_verdicts_of_the_paper(app):
     [
         ((), "give either the folder of a study run or --paper"),
         (("DIR", "--paper"), "give either the folder of a study run or --paper"),
-        (("--paper", "--family-wise"), "the paper has one seed, so there is no p value to adjust"),
+        (("--paper", "--uncorrected"), "the paper has one seed, so there is no p value to correct"),
     ],
 )
 def test_verdicts_refuses_unclear_requests(app, arguments, message):

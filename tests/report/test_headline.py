@@ -2,15 +2,21 @@
 
 from dataclasses import replace
 
+import polars as pl
 import pytest
 from fake_study import FakeStudy, write_fake_study
 
-from indelible.analysis.claims import study_verdicts
-from indelible.analysis.runs import read_study_run
-from indelible.analysis.table import read_table
+from indelible.claims.looks import replay, write_looks
+from indelible.claims.paper_claims import claim_named, study_verdicts
 from indelible.report.contents import report_contents
-from indelible.report.headline import common_parts, headlines, short_scope
+from indelible.report.headline import common_parts, first_sentence, headlines, short_scope
 from indelible.report.page import report_html
+from indelible.report.seed_cost import hours_per_seed, hours_text
+from indelible.report.summaries import error_note
+from indelible.results.run_folder import read_study_run
+from indelible.results.table import read_table
+from indelible.statistics.planning import NewSeeds
+from indelible.statistics.sequential import sequential_design
 
 
 def found_in(folder, **settings):
@@ -58,3 +64,57 @@ def test_the_page_begins_with_the_sentences_their_numbers_and_seeds(tmp_path):
     assert "3 seeds" in summary
     assert 'id="chart-retention"' in summary
     assert page.index('id="section-summary"') < page.index('id="section-lambda"')
+
+
+def test_one_sentence_says_what_is_settled_and_what_the_rest_would_cost(tmp_path):
+    table = read_table(write_fake_study(tmp_path, FakeStudy(is_traced=False, noise=0.01)))
+    verdicts = study_verdicts(table)
+    shown = headlines(verdicts)
+    sentence = first_sentence(shown, table)
+    retained = next(one.finding for one in verdicts if one.claim == "retained-lower")
+    interval = f"{retained.effect:+.3f} [{retained.low:+.3f}, {retained.high:+.3f}] nats"
+    assert sentence.startswith("Settled: after the later fine-tune exposure pays")
+    assert interval in sentence
+    still = next(one for one in shown if one.verdict == "inconclusive").points[0][1]
+    assert f"which would take {still.new_seeds.text}{hours_text(still, table)}." in sentence
+    assert "hours of training" in sentence
+    assert sentence.count(". ") == 0
+
+
+def test_nothing_settled_is_said_and_nothing_tested_is_not(tmp_path):
+    one_seed = read_table(write_fake_study(tmp_path, FakeStudy(is_traced=False, seeds=(0,))))
+    sentence = first_sentence(headlines(study_verdicts(one_seed)), one_seed)
+    assert sentence.startswith("Nothing is settled yet; open: ")
+    assert sentence.endswith("which would take more than one seed.")
+    assert first_sentence([], one_seed) == ""
+
+
+def test_a_seed_costs_its_stage_runs_each_once(tmp_path):
+    table = read_table(write_fake_study(tmp_path, FakeStudy(is_traced=False, fractions=(0.0,), post_tokens=(10_000,))))
+    seed = table.filter(seed=0)
+    once = seed["pretrain_seconds"][0] + seed["posttrain_seconds"][0] + seed["finetune_seconds"].sum()
+    assert hours_per_seed(table, table["finetune_id"]) == pytest.approx(once / 3600)
+    verdicts = study_verdicts(read_table(write_fake_study(tmp_path / "b", FakeStudy(is_traced=False, noise=0.05))))
+    found = next(one.finding for one in verdicts if one.finding.new_seeds is not None)
+    assert hours_text(replace(found, run_ids=()), table) == ""
+    some = replace(found, run_ids=tuple(table["finetune_id"]), new_seeds=NewSeeds(2, 4))
+    assert hours_text(some, table) == f" ({2 * once / 3600:.2g} to {4 * once / 3600:.2g} hours of training)"
+    more = replace(some, new_seeds=NewSeeds(2, None))
+    assert hours_text(more, table) == f" (at least {2 * once / 3600:.2g} hours of training)"
+
+
+def test_the_page_says_whether_looks_were_planned(tmp_path):
+    root = write_fake_study(tmp_path, FakeStudy(noise=0.002, is_traced=False))
+    assert "No looks were planned" in report_html(report_contents(read_study_run(root)))
+    looks = replay(claim_named("retained-lower"), read_table(root), sequential_design((2, 3)), [0, 1, 2])
+    write_looks(root, looks)
+    page = report_html(report_contents(read_study_run(root)))
+    assert "retained-lower was looked at" in page
+    assert "No looks were planned" not in page
+
+
+def test_the_page_says_what_to_buy_where_the_table_knows_the_error_of_evaluation(tmp_path):
+    table = read_table(write_fake_study(tmp_path, FakeStudy(is_traced=False, benefit=0.0, noise=0.01)))
+    assert error_note(table.drop("L_ret_se")) == "", "a table that does not know it says nothing"
+    for error, advice in ((0.0001, "Buy seeds"), (1.0, "Buy evaluation windows")):
+        assert advice in error_note(table.with_columns(L_ret_se=pl.lit(error)))

@@ -1,7 +1,6 @@
 """Worker jobs on a real Slurm: nodes die, jobs are preempted, launchers are closed; results stay bitwise the same."""
 
 import importlib.util
-import io
 import json
 import os
 import signal
@@ -15,10 +14,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from indelible.errors import UserError
-from indelible.lab.runner import run_plan, snapshot_of
+from indelible.scheduling.launcher import launch
+from indelible.scheduling.snapshot import snapshot_of
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +35,7 @@ def _load(name: str, path: Path) -> ModuleType:
 
 
 toy = _load("toy_cluster", _HERE / "toy_cluster.py")
-fake = _load("fake_engine", _HERE.parent / "lab" / "fake_engine.py")
+fake = _load("fake_engine", _HERE.parent / "scheduling" / "fake_engine.py")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,9 @@ def cluster() -> Iterator[ModuleType]:
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch, cluster: ModuleType) -> Iterator[None]:
     monkeypatch.setenv("SLURM_CONF", cluster.environment()["SLURM_CONF"])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(_HERE.parent / "lab"), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(_HERE.parent / "scheduling"), os.environ.get("PYTHONPATH", "")])
+    )
     yield
     subprocess.run(("scancel", "--quiet", "--signal=KILL", "--user=root"), env=cluster.environment(), check=False)
     subprocess.run(("scancel", "--quiet", "--user=root"), env=cluster.environment(), check=False)
@@ -73,23 +74,15 @@ def _study(out: Path, step_seconds: float, slurm: dict[str, Any] | None = None) 
     for i in range(3):
         runs.append((f"posttrain-{i}", "pretrain-r", {**quick, "i": i}))
         runs += [(f"finetune-{i}{j}", f"posttrain-{i}", {**quick, "i": i, "j": j}) for j in range(2)]
-    fake.make_plan(out, runs)
-    plan = json.loads((out / "plan.json").read_text())
-    plan["execution"] = {"device": "cpu", "slurm": {**_SLURM, **(slurm or {})}}
-    (out / "plan.json").write_text(json.dumps(plan))
-    return out
+    return fake.make_plan(out, runs, execution={"device": "cpu", "slurm": {**_SLURM, **(slurm or {})}})
 
 
 def _run(out: Path, executor: str = "slurm", **options: Any) -> tuple[int, str]:
-    text = io.StringIO()
-    code = run_plan(out, 2, executor, engine=_ENGINE, console=Console(file=text, width=200), **options)
-    return code, text.getvalue()
+    return fake.run_quietly(out, 2, executor, **options)
 
 
 def _launch(out: Path, engine: str = _ENGINE) -> "subprocess.Popen[str]":
-    code = "import sys; from pathlib import Path; from indelible.lab.runner import run_plan\n"
-    code += "sys.exit(run_plan(Path(sys.argv[1]), 2, 'slurm', engine=sys.argv[2]))"
-    return subprocess.Popen([sys.executable, "-c", code, str(out), engine], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(fake.command(out, 2, "slurm", engine), stdout=subprocess.PIPE, text=True)
 
 
 def _weights(out: Path) -> dict[str, str]:
@@ -183,24 +176,18 @@ def test_workers_of_a_job_share_out_the_gpus_that_slurm_gave_it(tmp_path: Path, 
     runs: list[tuple[str, str | None, dict[str, Any]]] = [
         (f"pretrain-{i}", None, {"steps": 4, "step_seconds": 0.5, "i": i}) for i in range(4)
     ]
-    out = fake.make_plan(tmp_path / "out", runs)
-    plan = json.loads((out / "plan.json").read_text())
-    plan["execution"] = {"device": "auto", "slurm": {**_SLURM, "gpus_per_node": 2}}
-    (out / "plan.json").write_text(json.dumps(plan))
-    assert run_plan(out, 2, "slurm", engine="fake_engine:run_on_gpus", console=Console(quiet=True)) == 0
+    execution = {"device": "auto", "slurm": {**_SLURM, "gpus_per_node": 2}}
+    out = fake.make_plan(tmp_path / "out", runs, execution=execution)
+    assert launch(out, 2, "slurm", engine="fake_engine:run_on_gpus").exit_code == 0
     used = Counter((out / "gpus.log").read_text().split())
     assert set(used) == {"0", "1"}  # each worker one of the two that its job has
     assert sum(used.values()) == 4
 
 
 def test_one_stage_over_two_nodes(tmp_path: Path, cluster: ModuleType) -> None:
-    fake.make_plan(tmp_path / "out", [("pretrain-r", None, {"steps": 5})])
-    out = tmp_path / "out"
-    plan = json.loads((out / "plan.json").read_text())
-    plan["execution"] = {"device": "cpu", "slurm": {**_SLURM, "nodes": 2}}
-    (out / "plan.json").write_text(json.dumps(plan))
-    code = run_plan(out, 1, "slurm", engine="fake_engine:run_one_rank", console=Console(quiet=True))
-    assert code == 0
+    execution = {"device": "cpu", "slurm": {**_SLURM, "nodes": 2}}
+    out = fake.make_plan(tmp_path / "out", [("pretrain-r", None, {"steps": 5})], execution=execution)
+    assert launch(out, 1, "slurm", engine="fake_engine:run_one_rank").exit_code == 0
     assert set(_finished(out).values()) == {1}
     assert sorted((out / "ranks.log").read_text().split()) == ["0/2", "1/2"]
 
@@ -215,8 +202,7 @@ def test_real_stages_on_a_dying_node_give_the_local_results(
     }
     over["execution"] |= {"resume_seconds": 0.2}
     local, out = tiny_study(over, "local"), tiny_study(over, "slurm")
-    console = Console(quiet=True)
-    assert run_plan(local, 2, console=console) == 0
+    assert launch(local, 2).exit_code == 0
     engine = "indelible.train.stage:run_stage"
     launcher = _launch(out, engine)
     _wait(lambda: any(b'"training"' in path.read_bytes() for path in out.glob("runs/pretrain-*/lease/1.beat")))
@@ -229,6 +215,37 @@ def test_real_stages_on_a_dying_node_give_the_local_results(
     assert launcher.returncode == 0, text
     assert _weights(out) == _weights(local)
     assert list(out.glob("runs/*/lease/2.json"))
+
+
+def test_evaluations_that_are_left_are_made_in_a_job(tmp_path: Path, cluster: ModuleType) -> None:
+    out = _study(tmp_path / "out", 0.0)
+    assert _run(out, "local")[0] == 0
+    plan = json.loads((out / "plan.json").read_text())
+    runs = [(run["id"], run["parent"], run["spec"]) for run in plan["stage_runs"]]
+    fake.make_plan(out, runs, corpora=("music", "chemistry"), execution=plan["execution"])
+    code, text = _run(out)
+    assert code == 0
+    assert "20 done" in text
+    assert _finished(out) == {name: 1 for run, _, _ in runs for name in (run, f"evaluations/{run}")}
+
+
+def test_slurms_warning_to_a_whole_step_reaches_the_worker_and_spares_its_ranks(
+    tmp_path: Path, cluster: ModuleType
+) -> None:
+    execution = {"device": "cpu", "devices_per_run": 2, "slurm": {**_SLURM, "cpus_per_task": 2}}
+    spec = {"steps": 40, "step_seconds": 0.25}
+    out = fake.make_plan(tmp_path / "out", [("pretrain-r", None, spec)], execution=execution)
+    launcher = _launch(out, "fake_engine:run_one_rank")
+    _wait((out / "runs" / "pretrain-r" / "resume" / "state.json").exists)
+    job = json.loads((out / "workers" / "slurm.json").read_text())["jobs"][0]
+    cluster.call("scancel", "--signal=USR2", job)
+    beat = out / "runs" / "pretrain-r" / "lease" / "1.beat"
+    _wait(lambda: json.loads(beat.read_text())["outcome"] is not None)
+    assert json.loads(beat.read_text())["outcome"] == "stopped"  # the ranks saved: they were not killed
+    text, _ = launcher.communicate(timeout=180)
+    assert launcher.returncode == 0, text
+    assert set(_finished(out).values()) == {1}
+    assert json.loads((out / "runs" / "pretrain-r" / "lease" / "2.json").read_text())["failures"] == 0
 
 
 def test_what_slurm_refuses_is_one_clear_message(tmp_path: Path, cluster: ModuleType) -> None:

@@ -3,11 +3,15 @@
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from indelible.model.build import empty_model, model_config
+from indelible.errors import UserError
+from indelible.models.build import empty_model, model_config
 from indelible.study import cost
+from indelible.study.architecture import architecture_of, architecture_of_spec
+from indelible.study.arm import ModelSpec
 from indelible.study.graph import Stores, build_graph
-from indelible.study.load import load_study
-from indelible.study.spec import ModelSpec
+from indelible.study.load import load_study, resolve_study
+from indelible.study.stage_spec import StageInit
+from indelible.study.training import InitSpec
 
 TINY = ModelSpec(hidden_size=32, num_layers=3, num_heads=4, num_kv_heads=2, intermediate_size=80)
 
@@ -38,7 +42,56 @@ def test_the_papers_models_have_the_papers_sizes():
 def test_sharing_is_counted():
     study = load_study("quickstart", ["seeds=[0]"])
     graph = build_graph(study, Stores(dict.fromkeys(study.data.corpora, "x-1"), "t"))
-    summary = cost.summary(graph, cost.graph_costs(graph, cost.models_by_run(graph, study.arms[0].model), 2048), 2048)
+    summary = cost.summary(graph, cost.graph_costs(graph, cost.shapes_by_run(graph, 2048, {})), 2048)
     runs = {stage: (entry["runs"], entry["runs_without_sharing"]) for stage, entry in summary["stages"].items()}
     assert runs == {"pretrain": (3, 12), "posttrain": (3, 12), "finetune": (12, 12)}
     assert 3.5 < summary["saving"] < 4
+
+
+CONFIG = {
+    "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "intermediate_size": 80, "vocab_size": 100, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def test_a_given_checkpoint_is_sized_by_its_own_config():
+    init = InitSpec.model_validate({"from": "/m"})
+    raw = {
+        "name": "t", "scale": "pico", "pipeline": {"pre": "general", "post": "music", "ft": "chemistry"}, "seeds": [0],
+        "arms": {"given": {"init": "/m"}, "scratch": {}},
+    }  # fmt: skip
+    study = resolve_study(raw)
+    stores = Stores({corpus: f"{corpus}-1" for corpus in study.data.corpora}, "t")
+    graph = build_graph(study, stores, {init: StageInit(sha256="a" * 64)})
+    shape = architecture_of(CONFIG)
+    assert shape.num_parameters == cost.num_parameters(TINY.model_copy(update={"tie_embeddings": False}), 100)
+    shapes = cost.shapes_by_run(graph, 64, {"a" * 64: shape})
+    given, scratch = graph.chains
+    assert {shapes[run] for run in given.runs.values()} == {shape}, "its children are of its size"
+    assert {shapes[run].vocab_size for run in scratch.runs.values()} == {64}
+
+
+def test_a_config_that_says_no_size_is_refused():
+    with pytest.raises(UserError, match=r"config\.json of a bert model has no vocab_size, hidden_size"):
+        architecture_of({"model_type": "bert"})
+
+
+def test_the_config_of_another_architecture_is_read_by_its_own_names():
+    model = architecture_of({"model_type": "gpt2", "vocab_size": 100, "n_embd": 64, "n_head": 4, "n_layer": 2})
+    assert (model.hidden_size, model.intermediate_size, model.num_kv_heads) == (64, 256, 4)
+
+
+def test_evaluations_and_early_stopping_are_in_the_price():
+    raw = {
+        "name": "t", "scale": "pico", "pipeline": {"pre": "general", "post": "music", "ft": "chemistry"}, "seeds": [0],
+    }  # fmt: skip
+    study = resolve_study(raw)
+    graph = build_graph(study, Stores({corpus: f"{corpus}-1" for corpus in study.data.corpora}, "t"))
+    spec = next(run.spec for run in graph.runs.values() if run.stage == "posttrain")
+    shape = architecture_of_spec(study.arms[0].model, 2048)
+    forward = shape.forward_flops(128)
+    alone = cost.stage_cost(spec, shape)
+    steps = 23438 // 16 + 1
+    assert alone.tokens == 23438 * 128
+    assert alone.flops == pytest.approx(forward * 128 * (3 * 23438 + (steps // 40 + 2) * 128))
+    assert cost.stage_cost(spec, shape, 10).flops - alone.flops == pytest.approx(forward * 10 * 128)

@@ -29,9 +29,26 @@ def test_lists_are_axes_except_where_the_value_is_a_list():
 
 def test_placements_and_pipelines_can_be_swept():
     raw = {**BASE, "exposure": {"fraction": 1, "placement": ["early", "late", [0.2, 0.4]]}}
-    assert [arm.exposure.placement for arm in resolve_study(raw).arms] == ["early", "late", (0.2, 0.4)]
+    arms = resolve_study(raw).arms
+    assert [arm.stages["pretrain"].mix[0].placement for arm in arms] == ["early", "late", (0.2, 0.4)]
     two = [{"pre": "general", "post": "music", "ft": ft} for ft in ("chemistry", "instruction")]
-    assert [arm.pipeline.ft for arm in resolve_study({**BASE, "pipeline": two}).arms] == ["chemistry", "instruction"]
+    arms = resolve_study({**BASE, "pipeline": two}).arms
+    assert [arm.stages["finetune"].corpus for arm in arms] == ["chemistry", "instruction"]
+
+
+def test_a_mix_can_be_there_or_not():
+    mixes = [[], [{"corpus": "music", "fraction": [0.1, 0.2]}]]
+    arms = resolve_study({**BASE, "stages": {"finetune": {"mix": mixes}}}).arms
+    assert [[mix.fraction for mix in arm.stages["finetune"].mix] for arm in arms] == [[], [0.1], [0.2]]
+
+
+def test_given_checkpoints_can_be_swept_and_share_a_tokenizer():
+    raw = {**BASE, "init": ["/models/a", {"from": "/models/b", "revision": "abc"}]}
+    arms = resolve_study(raw).arms
+    given = [arm.stages["posttrain"].init for arm in arms]
+    assert [(init.checkpoint, init.revision) for init in given] == [("/models/a", None), ("/models/b", "abc")]
+    assert {arm.tokenizer.path for arm in arms} == {"/models/a"}
+    assert resolve_study({**raw, "tokenizer": {"kind": "hf", "path": "/t"}}).arms[1].tokenizer.path == "/t"
 
 
 def test_hand_picked_arms_are_laid_over_the_rest_and_may_sweep():
@@ -41,17 +58,19 @@ def test_hand_picked_arms_are_laid_over_the_rest_and_may_sweep():
         "arms": {"plain": {}, "mixed": {"exposure": {"fraction": [0.5, 1.0]}}},
     }
     arms = resolve_study(raw).arms
-    assert [(arm.arm, arm.exposure.fraction) for arm in arms] == [
+    assert [(arm.arm, sum(mix.fraction for mix in arm.stages["pretrain"].mix)) for arm in arms] == [
         ("plain", 0.0), ("plain", 0.0), ("mixed", 0.5), ("mixed", 1.0), ("mixed", 0.5), ("mixed", 1.0)
     ]  # fmt: skip
 
 
 def test_multiples_are_of_the_value_of_the_scale():
     raw = {**BASE, "posttrain": {"tokens": ["0.1x", "1x"]}, "finetune": {"lr": "0.3x"}}
+    raw["stages"] = {"pretrain": {"tokens": "0.5x"}, "second": {"corpus": "music", "tokens": "2x"}}
     arms = resolve_study(raw).arms
-    scale = load_scale("pico")
-    assert [arm.posttrain.tokens for arm in arms] == [10_000, 100_000]
-    assert arms[0].finetune.lr == pytest.approx(0.3 * scale["finetune"]["lr"], rel=1e-12)
+    assert [arm.stages["posttrain"].tokens for arm in arms] == [10_000, 100_000]
+    assert arms[0].stages["finetune"].lr == pytest.approx(0.3 * load_scale("pico")["finetune"]["lr"], rel=1e-12)
+    assert arms[0].stages["pretrain"].tokens == 1_000_000
+    assert arms[0].stages["second"].tokens == 132_000, "a stage of one's own takes the scale's finetune as its measure"
     with pytest.raises(UserError, match=r"finetune.patience = '2x': this scale has no value of its own"):
         resolve_study({**BASE, "finetune": {"patience": "2x"}})
 
@@ -62,8 +81,9 @@ def test_a_mapping_of_another_kind_replaces_as_a_whole():
 
 
 def test_counts_are_read_with_their_suffix():
-    arm = resolve_study({**BASE, "pretrain": {"tokens": "1.5M"}, "posttrain": {"tokens": "10k"}}).arms[0]
-    assert (arm.pretrain.tokens, arm.posttrain.tokens) == (1_500_000, 10_000)
+    raw = {**BASE, "pretrain": {"tokens": "1.5M"}, "stages": {"relearn": {"corpus": "music", "tokens": "5k"}}}
+    stages = resolve_study(raw).arms[0].stages
+    assert (stages["pretrain"].tokens, stages["relearn"].tokens) == (1_500_000, 5_000)
 
 
 def test_overrides_reach_any_field_and_are_read_as_yaml():
@@ -77,10 +97,21 @@ def test_overrides_reach_any_field_and_are_read_as_yaml():
         apply_overrides(BASE, ["finetune.lr=[1"])
 
 
+PAIR = {"pre": "general", "post": "music", "ft": "chemistry"}
+MUSIC = {"corpus": "music"}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"finetune": {"lrr": 1}}, r"finetune\.lrr: unknown key \(did you mean 'lr'\?\)"),
+        ({"finetune": {"allocation": "matched"}}, r"finetune\.allocation: unknown key"),
+        ({"pretrain": 3}, r"pretrain = 3: expected a mapping of settings"),
+        ({"posttrain": {"method": "lorra"}}, r"posttrain.method = 'lorra': Input should be 'full' or 'lora'"),
+        (
+            {"posttrain": {"method": "lora", "lora": {"rr": 2}}},
+            r"posttrain.lora.rr: unknown key \(did you mean 'r'\?\)",
+        ),
         ({"exposure": {"zzz": 1}}, r"exposure.zzz: unknown key; known here: fraction, mode, placement, repeats"),
         ({"sedes": [1]}, r"sedes: unknown key \(did you mean 'seeds'\?\)"),
         ({"exposure": {"fraction": 1.5}}, r"fraction 1.5 shows D_post more than once; set exposure.repeats: true"),
@@ -89,10 +120,11 @@ def test_overrides_reach_any_field_and_are_read_as_yaml():
         ({"scale": ["pico", "nano"]}, r"a study has one scale"),
         ({"seeds": []}, r"seeds = \[\]: expected a list of distinct non-negative integers"),
         ({"seeds": [1, 1]}, r"seeds = \[1, 1\]: expected a list of distinct"),
-        (
-            {"pipeline": {"pre": "generl", "post": "music", "ft": "chemistry"}},
-            r"pipeline.pre = 'generl' is not a corpus",
-        ),
+        ({"seeds": {"pretrain": [0], "second": [1]}}, r"seeds.second: no stage of this name; the stages are pretrain"),
+        ({"seeds": {"pretrain": [True]}}, r"seeds.pretrain = \[True\]: expected a list of distinct"),
+        ({"seeds": {}}, r"seeds = \{\}: name at least one stage"),
+        ({"pipeline": {**PAIR, "pre": "generl"}}, r"pipeline.pre = 'generl' is not a corpus"),
+        ({"pipeline": None}, r"pipeline: missing; name the corpora, .* or write out stages:"),
         ({"finetune": {"lr": []}}, r"finetune.lr = \[\]: a sweep axis needs at least one value"),
         ({"arms": ["mixed"]}, r"arms: expected a mapping of arm names"),
         ({"model": {"num_heads": 3}}, r"hidden_size 64 is not a multiple of num_heads 3"),
@@ -100,7 +132,65 @@ def test_overrides_reach_any_field_and_are_read_as_yaml():
         ({"finetune": {"patience": 2}}, r"patience 2 needs eval_interval"),
         ({"finetune": {"lr": "fast"}}, r"finetune.lr = 'fast': .*valid number"),
         ({"execution": {"worker": 2}}, r"execution.worker: unknown key \(did you mean 'workers'\?\)"),
-        ({"exposure": {"fraction": 1}, "init": {"from": "x"}}, r"exposure.fraction must be 0 with init"),
+        ({"exposure": {"fraction": 1}, "init": "x"}, r"exposure.fraction must be 0 with init at posttrain: the check"),
+        ({"init": {"from": "x", "at": "second"}}, r"init.at = 'second': the stages are pretrain, posttrain, finetune"),
+        ({"init": 3}, r"init = 3: .*valid dictionary"),
+        ({"stages": ["music"]}, r"stages = 'music': expected a mapping of stage names to settings"),
+        ({"stages": {"second": 3}}, r"stages.second = 3: expected a mapping of settings"),
+        ({"stages": {"second": {}}}, r"stages.second.corpus: Field required"),
+        ({"stages": {"second": {"corpus": "musik"}}}, r"stages.second.corpus = 'musik' is not a corpus of this study"),
+        ({"stages": {"second stage": MUSIC}}, r"stages: 'second stage' is no stage name; use letters, digits and _"),
+        ({"stages": {"finetune": {"lrr": 1}}}, r"stages.finetune.lrr: unknown key \(did you mean 'lr'\?\)"),
+        ({"stages": {f"s{n}": MUSIC for n in range(6)}}, r"stages: found 9; a chain has from one to 8 stages"),
+        ({"stages": {"finetune": {"objective": "zzz"}}}, r"stages.finetune.objective.kind = 'zzz'"),
+        ({"stages": {"finetune": {"adapt": "full2"}}}, r"stages.finetune.adapt.kind = 'full2': no such kind"),
+        ({"corpora": {"music": {"kind": "locl", "path": "x"}}}, r"corpora.music.kind = 'locl': no such kind \(did you"),
+        (
+            {"corpora": {"music": {"kind": "local", "path": "x", "loss_on": "all"}}},
+            r"corpora.music.loss_on: unknown key; known here: .*text_column",
+        ),
+        ({"stages": {"finetune": {"mix": MUSIC}}}, r"stages.finetune.mix = .*: expected a list of mappings"),
+        ({"stages": {"finetune": {"mix": ["music"]}}}, r"stages.finetune.mix = 'music': expected a list of mappings"),
+        ({"stages": {"finetune": {"mix": [{"corpora": "music"}]}}}, r"stages.finetune.mix.0.corpora: unknown key"),
+        ({"stages": {"finetune": {"mix": [{"corpus": "musik"}]}}}, r"stages.finetune.mix = 'musik' is not a corpus"),
+        ({"stages": {"finetune": {"mix": [MUSIC, MUSIC]}}}, r"stages.finetune.mix names music twice; say it once"),
+        ({"stages": {"finetune": {"mix": [{**MUSIC, "fraction": 2}]}}}, r"fraction 2 shows music more than once"),
+        (
+            {"stages": {"finetune": {"mix": [{**MUSIC, "fraction": 2, "repeats": True}]}}},
+            r"a fraction above 1 are for per: stage",
+        ),
+        (
+            {"stages": {"finetune": {"mix": [{**MUSIC, "share_of": "zzz"}]}}},
+            r"stages.finetune.mix.share_of = 'zzz': the stages are pretrain, posttrain, finetune",
+        ),
+        (
+            {"stages": {"finetune": {"mix": [{**MUSIC, "placement": "early"}]}}},
+            r"placement, mode: replace and a fraction above 1 are for per: stage",
+        ),
+        ({"stages": {"finetune": {"not_shown_in": ["second"]}}}, r"'second' is no earlier stage of this chain"),
+        ({"stages": {"finetune": {"watch": {"corpora": ["musik"]}}}}, r"watch.corpora = 'musik' is not a corpus"),
+        ({"stages": {"pretrain": {"mix": [MUSIC]}}, "init": "x"}, r"stages.pretrain.mix must be 0 with init at post"),
+        ({"evaluation": {"corpora": ["musik"]}}, r"evaluation.corpora = 'musik' is not a corpus"),
+        ({"views": {"L_x": {"afer": "finetune"}}}, r"views.L_x.afer: unknown key \(did you mean 'after'\?\)"),
+        ({"views": {"L_x": {"after": "second", "corpus": "music"}}}, r"views.L_x.after = 'second': the stages are"),
+        (
+            {"views": {"L_x": {"after": "finetune", "corpus": "x"}}},
+            r"views.L_x.corpus = 'x' is neither a stage nor a c",
+        ),
+        ({"pipeline": None, "stages": {"a": MUSIC}, "finetune": {"lr": 1}}, r"finetune: this study has no stage of th"),
+        ({"pipeline": None, "stages": {"a": MUSIC}, "exposure": {"fraction": 1}}, r"exposure: needs pipeline; without"),
+        (
+            {"pipeline": None, "stages": {"finetune": MUSIC}, "finetune": {"replay_fraction": 0.1}},
+            r"finetune.replay_fraction: needs pipeline; without it say stages.finetune.mix",
+        ),
+        (
+            {"arms": {"a": {}, "b": {"tokenizer": {"kind": "bpe", "vocab_size": 512}}}},
+            r"tokenizer and data must be the same in all arms",
+        ),
+        (
+            {"arms": {"a": {}, "b": {"evaluation": {"windows": 2}}}},
+            r"evaluation.windows and stop_windows must be the s",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place_and_the_fix(change, message):

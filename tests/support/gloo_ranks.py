@@ -8,6 +8,7 @@ with ``kill_at`` rank 0 dies by SIGKILL after that step of the first stage, and 
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -39,7 +40,7 @@ def train(task: dict[str, Any], rank: int, store: str) -> None:
         job = job_of(Path(task["out"]), run, execution)
         if not (job.run_dir / "result.json").exists():
             run_stage(job, progress=progress, guard=lambda: None)
-        if run["stage"] == task["until"]:
+        if run.stage == task["until"]:
             break
     if task["world"] > 1:
         dist.destroy_process_group()
@@ -57,6 +58,21 @@ def fork_rank(task: dict[str, Any], rank: int, store: str) -> int:
         os._exit(1)
     sys.stdout.flush()
     os._exit(0)
+
+
+def run_tasks(tasks: list[dict[str, Any]], folder: Path) -> str:
+    """Runs tasks in another process that forks the ranks; returns what they printed.
+
+    Args:
+        tasks: as in the file that this script reads.
+        folder: where that file is written.
+    """
+    (folder / "tasks.json").write_text(json.dumps(tasks))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, str(folder / "tasks.json")]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500, check=False)
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-6000:]
+    return ran.stdout
 
 
 def main(path: str) -> None:

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indelible.analysis.paper import lambda_curves
+from indelible.claims.paper_figures import lambda_curves
 from indelible.theory.agreement import compare_flow, compare_full
 from indelible.theory.counterexamples import REPAIRED, broken_checks, counterexamples
-from indelible.theory.page import facts, greek
+from indelible.theory.html import facts, greek
+from indelible.theory.overview import survey
 from indelible.theory.slips import slips
-from indelible.theory.stages import run_chain
-from indelible.theory.survey import survey
 from indelible.theory.tasks import TheorySpec
 from indelible.theory.theorems import all_checks, check_no_input_no_change
+from indelible.theory.training import run_chain
 
 DOC = (Path(__file__).parents[2] / "docs" / "theory.md").read_text(encoding="utf-8")
 SPEC = TheorySpec()

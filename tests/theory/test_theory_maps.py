@@ -18,9 +18,9 @@ from indelible.cli.theory_commands import parsed_settings, register
 from indelible.errors import UserError
 from indelible.theory import maps
 from indelible.theory.agreement import allocation_errors, alpha_beta_error, times_error
-from indelible.theory.stages import run_chain
-from indelible.theory.survey import PARTS, allocation_unit, survey, to_csv
+from indelible.theory.overview import PARTS, allocation_unit, survey, to_csv
 from indelible.theory.tasks import TheorySpec
+from indelible.theory.training import run_chain
 
 SPEC = TheorySpec()
 
@@ -168,7 +168,7 @@ def test_settings_need_an_equals_sign_and_the_last_one_counts():
 
 
 def test_numbers_and_symbols_of_the_page():
-    from indelible.theory.page import greek, number
+    from indelible.theory.html import greek, number
 
     assert [str(number(x)) for x in (0.0, 5.0741, -1.36, 12345.6, 2e-11)] == [
         "0", "5.074", "−1.36", "12,346", "2.0·10<sup>−11</sup>",
@@ -179,9 +179,9 @@ def test_numbers_and_symbols_of_the_page():
 
 
 def test_the_theory_is_numpy_only_and_the_command_brings_no_charts():
-    drawn = {"page", "charts", "chart_parts", "map_charts"}
+    drawn = {"html", "charts", "chart_parts", "map_charts"}
     solvers = {path.stem for path in Path(theory.__file__).parent.glob("*.py")} - drawn - {"__init__"}
-    assert {"tasks", "recursion", "linear", "theorems", "survey"} <= solvers
+    assert {"tasks", "recursion", "linear", "theorems", "overview"} <= solvers
 
     def third_party(code: str) -> set[str]:
         code = f"import sys; old = set(sys.modules); {code}; print(*(set(sys.modules) - old))"
@@ -265,7 +265,7 @@ def test_command_writes_a_self_contained_page_and_tables(tmp_path):
     ],
 )
 def test_survey_and_page_stand_unusual_specs(changes):
-    from indelible.theory.page import render
+    from indelible.theory.html import render
 
     begun = []
     result = survey(TheorySpec(**changes), begun.append)

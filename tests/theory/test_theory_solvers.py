@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from indelible.errors import UserError
 from indelible.theory import linear, recursion
 from indelible.theory.agreement import compare_flow, compare_full
-from indelible.theory.stages import feature_loss, rank_steps, run_chain, run_full_chain
 from indelible.theory.tasks import Objective, TheorySpec, objective, rotations, task
+from indelible.theory.training import feature_loss, rank_steps, run_chain, run_full_chain
 
 WEIGHT = st.just(0.0) | st.floats(1e-3, 2)  # variances and regularisers: none, or not absurdly small
 

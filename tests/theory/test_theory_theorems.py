@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from indelible.theory.assumptions import post_window, printed_assumptions, run_arms, smallest_exponent
 from indelible.theory.counterexamples import REPAIRED, broken_checks, counterexamples
 from indelible.theory.slips import slip_exclusion, slips
-from indelible.theory.stages import run_chain
 from indelible.theory.tasks import TheorySpec, largest_lr, mixture, objective
 from indelible.theory.theorems import (
     all_checks,
@@ -18,6 +17,7 @@ from indelible.theory.theorems import (
     check_retention,
     limit_delta,
 )
+from indelible.theory.training import run_chain
 
 SETTINGS = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -1,22 +1,20 @@
 """Two processes over gloo train what one process trains: DDP and FSDP2, killed, resumed, on other numbers of ranks."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_engine
+from gloo_ranks import run_tasks
 from safetensors.torch import load_file
-from tiny_engine import TINY, layered, losses_of, runs_of
+from tiny_engine import TINY, evaluated, layered, losses_of, runs_of
 from token_folder import plan_on_arrays
 from transformers import AutoModelForCausalLM
 
 from indelible.data.loader import Batch
+from indelible.records import StageResult
 from indelible.train.distributed import World
 
-SUPPORT = Path(__file__).parents[1] / "support"
 STUDY = {
     "precision": "fp32",
     "exposure": {"fraction": 0.5},
@@ -40,12 +38,14 @@ ALTERED = {
 TIMES = {"trained_seconds", "eval_seconds", "total_seconds", "tokens_per_second", "resumed"}
 
 
-def result_of(out: Path, stage: str) -> dict:
-    return json.loads((out / "runs" / runs_of(out, stage)[0]["id"] / "result.json").read_text())
+def result_of(out: Path, stage: str) -> StageResult:
+    result = tiny_engine.result_of(out, runs_of(out, stage)[0].id)
+    assert result is not None
+    return result
 
 
 def curve(out: Path, stage: str, key: str = "train/loss") -> np.ndarray:
-    return np.array(list(losses_of(out / "runs" / runs_of(out, stage)[0]["id"], key).values()))
+    return np.array(list(losses_of(out / "runs" / runs_of(out, stage)[0].id, key).values()))
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +81,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     task("two then one", "plain", 1, "pretrain")
     task("one then two", "plain", 1, "pretrain", kill_at=7)
     task("one then two", "plain", 2, "pretrain", execution=fsdp)
-    (root / "tasks.json").write_text(json.dumps(tasks))
-    environment = {**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SUPPORT / "gloo_ranks.py"), str(root / "tasks.json")]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
-    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-6000:]
-    (root / "stdout.txt").write_text(ran.stdout)
+    (root / "stdout.txt").write_text(run_tasks(tasks, root))
     return {**found, "stdout": root / "stdout.txt"}
 
 
@@ -108,14 +103,18 @@ def test_all_stages_end_as_with_one_process(folders, name):
     for stage in ("pretrain", "posttrain", "finetune"):
         ours, alone = result_of(folders[name], stage), result_of(folders["one"], stage)
         for key in ("stop_reason", "best_step", "steps", "train_tokens", "tokens_seen", "ledger_sha256", "flops"):
-            assert ours[key] == alone[key], (stage, key)
-        for corpus, loss in alone["losses"].items():
-            assert ours["losses"][corpus]["nats_per_token"] == pytest.approx(loss["nats_per_token"], abs=1e-4)
-    assert result_of(folders[name], "posttrain")["stop_reason"] == "patience"
-    assert result_of(folders[name], "posttrain")["environment"]["world_size"] == 2
-    checkpoint = folders[name] / "runs" / result_of(folders[name], "finetune")["id"] / "checkpoint"
+            assert getattr(ours, key) == getattr(alone, key), (stage, key)
+        found, expected = evaluated(folders[name], ours.id), evaluated(folders["one"], alone.id)
+        assert found.keys() == expected.keys() == {"pre", "post", "ft"}
+        for corpus, loss in expected.items():
+            assert found[corpus].nats_per_token == pytest.approx(loss.nats_per_token, abs=1e-4)
+            assert found[corpus].standard_error == pytest.approx(loss.standard_error, abs=1e-5)
+            assert (found[corpus].tokens, found[corpus].documents) == (loss.tokens, loss.documents)
+    assert result_of(folders[name], "posttrain").stop_reason == "patience"
+    assert result_of(folders[name], "posttrain").environment["world_size"] == 2
+    checkpoint = folders[name] / "runs" / result_of(folders[name], "finetune").id / "checkpoint"
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
-    alone = folders["one"] / "runs" / result_of(folders["one"], "finetune")["id"] / "checkpoint" / "model.safetensors"
+    alone = folders["one"] / "runs" / result_of(folders["one"], "finetune").id / "checkpoint" / "model.safetensors"
     expected = load_file(alone)
     for key, weight in model.named_parameters():
         assert weight.shape == expected[key].shape
@@ -126,7 +125,7 @@ def test_all_stages_end_as_with_one_process(folders, name):
 @pytest.mark.parametrize("name", ["lora ddp", "lora fsdp"])
 def test_adapters_are_trained_and_merged_as_by_one_process(folders, name):
     assert np.abs(curve(folders[name], "posttrain") - curve(folders["lora one"], "posttrain")).max() < 1e-5
-    runs = [folders[key] / "runs" / runs_of(folders[key], "posttrain")[0]["id"] for key in (name, "lora one")]
+    runs = [folders[key] / "runs" / runs_of(folders[key], "posttrain")[0].id for key in (name, "lora one")]
     ours, alone = (load_file(run / "checkpoint" / "model.safetensors") for run in runs)
     assert ours.keys() == alone.keys()
     assert max((ours[key] - alone[key]).abs().max().item() for key in ours) < 1e-3
@@ -138,17 +137,19 @@ def test_killed_and_resumed_on_as_many_ranks_is_bitwise_the_same(folders, parall
     whole, broken = folders[f"{parallel} whole"], folders[f"{parallel} killed"]
     for stage in ("pretrain", "posttrain"):
         one, other = result_of(whole, stage), result_of(broken, stage)
-        assert (one["resumed"], other["resumed"]) == (0, 1)
-        assert {k: v for k, v in one.items() if k not in TIMES} == {k: v for k, v in other.items() if k not in TIMES}
-        assert one["weights_sha256"] == other["weights_sha256"]
+        assert (one.resumed, other.resumed) == (0, 1)
+        assert one.model_dump(exclude=TIMES) == other.model_dump(exclude=TIMES)
+        assert one.weights_sha256 == other.weights_sha256
+        for corpus, loss in evaluated(whole, one.id).items():
+            assert evaluated(broken, other.id)[corpus].nats_per_token == loss.nats_per_token
         assert (curve(whole, stage) == curve(broken, stage)).all()
-        assert not (broken / "runs" / other["id"] / "resume").exists()
+        assert not (broken / "runs" / other.id / "resume").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["two then one", "one then two"])
 def test_another_number_of_ranks_goes_on_with_the_same_data(folders, name):
-    assert result_of(folders[name], "pretrain")["resumed"] == 1
+    assert result_of(folders[name], "pretrain").resumed == 1
     assert np.abs(curve(folders[name], "pretrain") - curve(folders["one"], "pretrain")).max() < 2e-5
     assert "the data order is the same, sums are added up in another order" in folders["stdout"].read_text()
 
@@ -177,4 +178,4 @@ def test_a_single_process_agrees_with_itself():
     assert (world.rank, world.size, world.is_first) == (0, 1, True)
     assert world.sum(1.5) == 1.5
     assert world.any(True, False) == (True, False)
-    assert world.first_says("x") == "x"
+    assert world.broadcast("x") == "x"

@@ -2,13 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_engine import TINY, job_of, layered, loop_of, losses_of, quiet, run_all, runs_of
+from tiny_engine import TINY, evaluated, job_of, layered, loop_of, losses_of, plan_of, quiet, run_all, runs_of
 from token_folder import plan_on_arrays
 from transformers import AutoModelForCausalLM
 
+from indelible.data.store import TokenStore
 from indelible.errors import UserError
 from indelible.train.stage import run_stage
 
@@ -27,7 +29,7 @@ def study(tmp_path):
 
 
 def checkpoint(out, result):
-    return out / "runs" / result["id"] / "checkpoint"
+    return out / "runs" / result.id / "checkpoint"
 
 
 def weights(out, result):
@@ -36,10 +38,8 @@ def weights(out, result):
 
 def heldout_nats(out, result, corpus: str) -> float:
     """The held-out loss by transformers alone."""
-    plan = json.loads((out / "plan.json").read_text())
-    loop = loop_of(out)
-    batch = loop.stores[plan["stores"][corpus]].read("heldout", torch.arange(8).numpy(), 32)[0]
-    tokens = torch.from_numpy(batch)
+    store = TokenStore.open(out / "tokens" / plan_of(out).stores[corpus])
+    tokens = torch.from_numpy(store.read("heldout", np.arange(8, 16), 32)[0])  # behind the 8 that stop a stage
     model = AutoModelForCausalLM.from_pretrained(checkpoint(out, result), dtype=torch.float32).eval()
     with torch.no_grad():
         logits = model(input_ids=tokens[:, :-1]).logits
@@ -62,7 +62,7 @@ def test_lora_is_merged_before_stage_three(study, tied, method):
     )
     assert not (checkpoint(out, results["posttrain"]) / "adapters.safetensors").exists()
     for stage in ("posttrain", "finetune"):
-        reported = results[stage]["losses"]["post"]["nats_per_token"]
+        reported = evaluated(out, results[stage].id)["post"].nats_per_token
         assert heldout_nats(out, results[stage], "post") == pytest.approx(reported, abs=1e-5)
     finetuned = weights(out, results["finetune"])
     moved = {name for name in after if not torch.equal(after[name], finetuned[name])}
@@ -76,21 +76,28 @@ def test_kept_adapters_are_trained_on_from_exactly_where_they_were(study):
     assert two.keys() == three.keys()
     assert all(torch.equal(two[name], three[name]) for name in two), "an update of 1e-30 changes nothing in fp32"
     assert any(two[name].abs().max() > 0 for name in two if "lora_B" in name)
-    assert results["posttrain"]["weights_sha256"] == results["finetune"]["weights_sha256"]
+    assert results["posttrain"].weights_sha256 == results["finetune"].weights_sha256
     base = weights(out, results["pretrain"])
     for name, weight in two.items():
         if "base_layer" in name and "lm_head" not in name:
             assert torch.equal(weight, base[name.removeprefix("base_model.model.").replace(".base_layer", "")])
-    reported = results["posttrain"]["losses"]["post"]["nats_per_token"]
+    reported = evaluated(out, results["posttrain"].id)["post"].nats_per_token
     assert heldout_nats(out, results["posttrain"], "post") == pytest.approx(reported, abs=1e-5), "the folder is merged"
 
 
 @pytest.mark.parametrize("finetune", [{}, {"method": "lora", "lora": {"r": 4, "alpha": 16}}])
 def test_kept_adapters_that_stage_three_cannot_train_on_are_refused(study, finetune):
-    out = study({"posttrain": KEPT, "finetune": finetune})
+    with pytest.raises(UserError, match=r"keeps its adapters \(posttrain.lora.merge: false, r 8, .*method: lora with"):
+        study({"posttrain": KEPT, "finetune": finetune})  # when it is planned
+    out = study({"posttrain": KEPT, "finetune": KEPT}, name="kept")
     run_all(out, until="posttrain")
-    with pytest.raises(UserError, match=r"kept its adapters \(lora.merge: false, r 8, .*set finetune.method: lora"):
-        run_stage(job_of(out, runs_of(out, "finetune")[0]), progress=quiet, guard=lambda: None)
+    job = job_of(out, runs_of(out, "finetune")[0])
+    adapt = {"kind": "lora", **finetune["lora"]} if finetune else {"kind": "full"}
+    with pytest.raises(
+        UserError,
+        match=r"kept its adapters \(merge: false, r 8, .*set stages.finetune.adapt to kind: lora .*method: lora\) with",
+    ):
+        run_stage(job.model_copy(update={"spec": {**job.spec, "adapt": adapt}}), progress=quiet, guard=lambda: None)
 
 
 def test_dropout_of_stage_two_is_over_in_stage_three(study):
@@ -101,22 +108,20 @@ def test_dropout_of_stage_two_is_over_in_stage_three(study):
     ids = torch.arange(20)[None]
     assert torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
     plain = run_all(study({}, name="plain"), until="posttrain")
-    assert plain["posttrain"]["weights_sha256"] != results["posttrain"]["weights_sha256"]
-    assert plain["pretrain"]["weights_sha256"] == results["pretrain"]["weights_sha256"]
+    assert plain["posttrain"].weights_sha256 != results["posttrain"].weights_sha256
+    assert plain["pretrain"].weights_sha256 == results["pretrain"].weights_sha256
 
 
 def test_replay_trains_on_pretraining_windows_in_stages_two_and_three(study):
     fraction = {"replay_fraction": 0.25}
     out = study({"posttrain": {**fraction, "max_tokens": 2 * 15 * 32}, "finetune": {**fraction, "tokens": 320}})
     results = run_all(out)
-    assert results["posttrain"]["tokens_seen"] == {"post": 640, "pre": 320}, (
-        "5 of 20 windows in each of two passes of 10"
-    )
-    assert results["finetune"]["tokens_seen"] == {"ft": 320, "pre": 160}
-    plain = run_all(study({"posttrain": {"max_tokens": 2 * 15 * 32}}, name="plain"))
-    assert (
-        plain["posttrain"]["losses"]["pre"]["nats_per_token"] > results["posttrain"]["losses"]["pre"]["nats_per_token"]
-    )
+    assert results["posttrain"].tokens_seen == {"post": 640, "pre": 320}, "5 of 20 windows in each of two passes of 10"
+    assert results["finetune"].tokens_seen == {"ft": 320, "pre": 160}
+    other = study({"posttrain": {"max_tokens": 2 * 15 * 32}}, name="plain")
+    plain = run_all(other)
+    before = evaluated(other, plain["posttrain"].id)["pre"].nats_per_token
+    assert before > evaluated(out, results["posttrain"].id)["pre"].nats_per_token
 
 
 def test_activation_checkpointing_changes_nothing(study):
@@ -125,6 +130,6 @@ def test_activation_checkpointing_changes_nothing(study):
     execution = {"activation_checkpointing": True}
     out = study(over, name="again")
     again = run_all(out, execution, until="pretrain")["pretrain"]
-    assert again["weights_sha256"] == plain["weights_sha256"]
-    assert losses_of(out / "runs" / again["id"]) == losses_of(out.parent / "plain" / "runs" / plain["id"])
+    assert again.weights_sha256 == plain.weights_sha256
+    assert losses_of(out / "runs" / again.id) == losses_of(out.parent / "plain" / "runs" / plain.id)
     assert loop_of(out, "pretrain", execution).program.model.is_gradient_checkpointing

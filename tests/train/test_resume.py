@@ -7,12 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file
-from tiny_engine import TINY, job_of, layered, quiet, run_all, runs_of
-from token_folder import plan_on_arrays
+from tiny_engine import TINY, evaluated, job_of, layered, quiet, result_of, run_all, runs_of
+from tiny_models import tiny_config
+from token_folder import plan_on_arrays, write_tokenizer
 
+from indelible.records import StageResult, documents_path
+from indelible.train import checkpoint
+from indelible.train.device import versions
+from indelible.train.distributed import World
 from indelible.train.job import Progress
+from indelible.train.program import Program, forget_programs
 from indelible.train.stage import run_stage
 
 EVERYTHING = {
@@ -30,20 +38,34 @@ class Killed(Exception):
     """Stands for a stop that the lab asks for."""
 
 
-def facts(run_dir: Path) -> tuple[dict, list, dict]:
-    """All that a run reports but times, its metrics without speeds, and its weights."""
+def resumed(run_dir: Path) -> int:
+    """How often a finished run was continued, as its result says."""
+    result = StageResult.read(run_dir / "result.json")
+    assert result is not None
+    return result.resumed
+
+
+def facts(run_dir: Path) -> tuple[dict, list, dict, dict]:
+    """All that a run reports but times, its metrics without speeds, its weights and its evaluations."""
     result = {k: v for k, v in json.loads((run_dir / "result.json").read_text()).items() if k not in TIMINGS}
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     metrics = [{k: v for k, v in line.items() if not k.startswith("speed/")} for line in lines]
-    return result, metrics, load_file(run_dir / "checkpoint" / "model.safetensors")
+    out = run_dir.parents[1]
+    evaluations = {}
+    for corpus, one in evaluated(out, run_dir.name).items():
+        table = pq.read_table(documents_path(out, run_dir.name, one.id)).to_pylist()
+        evaluations[corpus] = (one.model_dump(exclude={"seconds", "environment"}), table)
+    return result, metrics, load_file(run_dir / "checkpoint" / "model.safetensors"), evaluations
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    (result, metrics, weights), (result_2, metrics_2, weights_2) = facts(one), facts(other)
+    (result, metrics, weights, losses), (result_2, metrics_2, weights_2, losses_2) = facts(one), facts(other)
     assert result == result_2
     assert metrics == metrics_2
     assert weights.keys() == weights_2.keys()
     assert all(weights[name].equal(weights_2[name]) for name in weights)
+    assert losses.keys() == {"pre", "post", "ft"}
+    assert losses == losses_2
 
 
 @pytest.fixture(autouse=True)
@@ -69,19 +91,19 @@ def test_stopped_at_any_step_and_continued_equals_uninterrupted(tiny_study, stop
                 run_stage(job, progress=stop, guard=lambda: None)
             assert len(list((job.run_dir / "resume").iterdir())) == 1, "resume states never pile up"
         run_stage(job, progress=stop, guard=lambda: None)
-        assert json.loads((job.run_dir / "result.json").read_text())["resumed"] == 1
+        assert resumed(job.run_dir) == 1
         assert not (job.run_dir / "resume").exists()
-        assert_same_run(whole / "runs" / entry["id"], job.run_dir)
+        assert_same_run(whole / "runs" / entry.id, job.run_dir)
 
 
 def test_stopped_in_mid_patience_counts_on(tiny_study):
     over = layered(EVERYTHING, {"posttrain": {"lr": 0.3, "patience": 3, "eval_interval": 2, "max_tokens": 6400}})
     whole, broken = tiny_study(over, "whole"), tiny_study(over, "broken")
     result = run_all(whole, until="posttrain")["posttrain"]
-    assert result["stop_reason"] == "patience"
+    assert result.stop_reason == "patience"
     run_all(broken, until="pretrain")
     job = job_of(broken, runs_of(broken, "posttrain")[0])
-    stop_at = {result["best_step"] + 3}  # one evaluation without improvement, and one step on
+    stop_at = {result.best_step + 3}  # one evaluation without improvement, and one step on
 
     def stop(now: Progress) -> None:
         if now.phase == "training" and now.step in stop_at:
@@ -120,7 +142,7 @@ def attempt(out, how, last, kill):
             run_stage(job, progress=progress, guard=lambda: None)
             if kill:
                 raise AssertionError("the kill came too late")
-        if run["stage"] == last:
+        if run.stage == last:
             break
 
 def forked(*arguments):
@@ -140,13 +162,13 @@ for out, how, is_killed in json.load(open(sys.argv[1])):
         assert forked(Path(out), how, "finetune", False) == 0
         continue
     for run in runs_of(Path(out)):
-        assert forked(Path(out), how, run["stage"], True) == -signal.SIGKILL
-        saved = list((Path(out) / "runs" / run["id"] / "resume").glob("step-*"))
+        assert forked(Path(out), how, run.stage, True) == -signal.SIGKILL
+        saved = list((Path(out) / "runs" / run.id / "resume").glob("step-*"))
         assert saved, "killed after a state was saved"
-        if run["stage"] == "posttrain":
+        if run.stage == "posttrain":
             state = json.loads((saved[-1] / "state.json").read_text())
             assert state["loop"]["evaluations_without_improvement"] == 4, "killed in mid-patience"
-        assert forked(Path(out), how, run["stage"], False) == 0
+        assert forked(Path(out), how, run.stage, False) == 0
 """
 
 
@@ -177,19 +199,18 @@ def test_sigkill_in_another_process_and_resume_equals_uninterrupted(tmp_path):
     assert [script.wait() for script in scripts] == [0, 0]
     for whole, broken in compared:
         for entry in runs_of(whole):
-            assert_same_run(whole / "runs" / entry["id"], broken / "runs" / entry["id"])
-    result = json.loads(
-        (wholes["on"] / "runs" / runs_of(wholes["on"], "posttrain")[0]["id"] / "result.json").read_text()
-    )
-    assert (result["stop_reason"], result["steps"], result["precision"]) == ("patience", 12, "bf16")
+            assert_same_run(whole / "runs" / entry.id, broken / "runs" / entry.id)
+    result = result_of(wholes["on"], runs_of(wholes["on"], "posttrain")[0].id)
+    assert result is not None
+    assert (result.stop_reason, result.steps, result.precision) == ("patience", 12, "bf16")
 
 
 def test_the_stages_of_these_tests_have_what_they_are_to_test(tiny_study):
     results = run_all(tiny_study(EVERYTHING))
-    assert results["finetune"]["train_tokens"] % (4 * 32), "a partial last batch"
-    assert results["posttrain"]["tokens_seen"]["pre"] > 0
-    assert results["finetune"]["tokens_seen"]["pre"] > 0
-    assert results["posttrain"]["best_step"] is not None
+    assert results["finetune"].train_tokens % (4 * 32), "a partial last batch"
+    assert results["posttrain"].tokens_seen["pre"] > 0
+    assert results["finetune"].tokens_seen["pre"] > 0
+    assert results["posttrain"].best_step is not None
 
 
 def stopped_once(out: Path) -> Path:
@@ -225,7 +246,7 @@ def test_a_damaged_resume_state_is_noticed_and_the_stage_starts_again(tiny_study
         (state / "state.json").unlink()
     run_stage(job_of(broken, runs_of(broken)[0]), progress=quiet, guard=lambda: None)
     assert "is damaged" in capsys.readouterr().out
-    assert json.loads((run_dir / "result.json").read_text())["resumed"] == 0
+    assert resumed(run_dir) == 0
     assert_same_run(whole / "runs" / run_dir.name, run_dir)
 
 
@@ -259,10 +280,10 @@ def test_a_state_that_was_not_written_to_its_end_is_no_state(tiny_study, capsys)
     broken = tiny_study(EVERYTHING, "broken")
     run_dir = stopped_once(broken)
     state = next((run_dir / "resume").glob("step-*"))
-    state.rename(state.with_name(f".{state.name}.tmp"))
+    state.rename(state.with_name(f".{state.name}.123.abcd.tmp"))
     run_stage(job_of(broken, runs_of(broken)[0]), progress=quiet, guard=lambda: None)
     assert "continues" not in capsys.readouterr().out
-    assert json.loads((run_dir / "result.json").read_text())["resumed"] == 0
+    assert resumed(run_dir) == 0
     assert not (run_dir / "resume").exists()
 
 
@@ -277,3 +298,155 @@ def test_nothing_is_written_after_the_guard_objects(tiny_study):
         run_stage(job, progress=quiet, guard=guard)
     assert not (job.run_dir / "result.json").exists()
     assert not (job.run_dir / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"torch": "2.99.0"}, "the version of torch was 2.99.0 and is "),
+        ({"transformers": "6.0.0"}, "the version of transformers was 6.0.0 and is "),
+        ({"indelible": "0.0.9"}, "the version of indelible was 0.0.9 and is "),
+    ],
+)
+def test_a_resume_state_of_other_versions_is_refused(tiny_study, capsys, monkeypatch, changed, reason):
+    whole, broken = tiny_study(EVERYTHING, "whole"), tiny_study(EVERYTHING, "broken")
+    run_all(whole, until="pretrain")
+    with monkeypatch.context() as older:
+        older.setattr("indelible.train.stage.versions", lambda: {**versions(), **changed})
+        run_dir = stopped_once(broken)
+    run_stage(job_of(broken, runs_of(broken)[0]), progress=quiet, guard=lambda: None)
+    printed = capsys.readouterr().out
+    assert f"the resume state is not used, and the stage starts anew: {reason}" in printed
+    assert resumed(run_dir) == 0
+    assert_same_run(whole / "runs" / run_dir.name, run_dir)
+
+
+def other_precision(spec: dict) -> dict:
+    return {**spec, "precision": "bf16"}
+
+
+def other_decay(spec: dict) -> dict:
+    return {**spec, "training": {**spec["training"], "weight_decay": 0.2}}
+
+
+def other_seed(spec: dict) -> dict:
+    return {**spec, "seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("change", "reasons"),
+    [
+        (other_precision, ["the stage's settings was ", "the precision was fp32 and is bf16"]),
+        (other_decay, ["the stage's settings was "]),
+        (other_seed, ["the stage's settings was ", "the data order was "]),
+    ],
+)
+def test_a_resume_state_of_another_spec_is_refused(tiny_study, capsys, change, reasons):
+    broken = tiny_study(EVERYTHING, "broken")
+    run_dir = stopped_once(broken)
+    job = job_of(broken, runs_of(broken)[0])
+    job = job.model_copy(update={"spec": change(job.spec)})
+    run_stage(job, progress=quiet, guard=lambda: None)
+    printed = capsys.readouterr().out
+    assert "the resume state is not used, and the stage starts anew: " in printed
+    for reason in reasons:
+        assert reason in printed
+    assert resumed(run_dir) == 0
+    steps = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps), "the metrics of the state that was refused are gone"
+    assert steps.count(1) == 1
+
+
+def test_a_resume_state_that_does_not_say_what_it_belongs_to_is_refused(tiny_study, capsys):
+    broken = tiny_study(EVERYTHING, "broken")
+    run_dir = stopped_once(broken)
+    file = next((run_dir / "resume").glob("step-*")) / "state.json"
+    record = json.loads(file.read_text())
+    del record["identity"]
+    record["record_sha256"] = checkpoint._record_sha256(record)
+    file.write_text(json.dumps(record))
+    run_stage(job_of(broken, runs_of(broken)[0]), progress=quiet, guard=lambda: None)
+    assert "starts anew: it does not say what it belongs to" in capsys.readouterr().out
+    assert resumed(run_dir) == 0
+
+
+def test_gradients_of_a_run_that_broke_off_are_not_in_the_next_one(tiny_study, monkeypatch):
+    # programs are kept in a process: one that failed between two micro batches has gradients of the first
+    broken, whole = tiny_study({}, "broken"), tiny_study({}, "whole")
+    forget_programs()
+    expected = run_all(whole, {"micro_batch_size": 2}, until="pretrain")["pretrain"].weights_sha256
+    step_loss, calls = Program.step_loss, []
+
+    def second_fails(self: Program, *arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise MemoryError("the first micro batch is through its backward")
+        return step_loss(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Program, "step_loss", second_fails)
+        with pytest.raises(MemoryError):
+            run_all(broken, {"micro_batch_size": 2}, until="pretrain")
+    assert run_all(broken, {"micro_batch_size": 2}, until="pretrain")["pretrain"].weights_sha256 == expected
+
+
+def test_two_owners_who_write_one_checkpoint_do_not_touch_each_other_s_files(tmp_path, monkeypatch):
+    # an owner that stalls in the middle of writing wakes when its successor has written all of it
+    config, tokenizer = tiny_config("llama"), write_tokenizer(tmp_path / "tokenizer", 64)
+    folder, write = tmp_path / "run" / "checkpoint", checkpoint.save_file
+    seen = []
+
+    def successor_first(tensors: dict, path: Path, metadata: dict) -> None:
+        if not seen:
+            seen.append(path.parent)
+            checkpoint.save_checkpoint(folder, {"weight": torch.ones(3)}, config, tokenizer)
+            assert load_file(folder / "model.safetensors")["weight"].equal(torch.ones(3))
+            assert (folder / "config.json").exists()
+            assert path.parent.is_dir(), "the successor left the half-written folder alone"
+        write(tensors, path, metadata)
+
+    monkeypatch.setattr(checkpoint, "save_file", successor_first)
+    checkpoint.save_checkpoint(folder, {"weight": torch.zeros(3)}, config, tokenizer)
+    assert load_file(folder / "model.safetensors")["weight"].equal(torch.zeros(3))
+    assert {file.name for file in folder.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
+    assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
+    assert seen[0].name.startswith(f".checkpoint.{os.getpid()}.")
+
+
+@pytest.mark.parametrize(("first", "second", "newest"), [(5, 5, 0.0), (5, 9, 1.0)])
+def test_two_owners_who_write_resume_states_do_not_touch_each_other_s_files(
+    tmp_path, monkeypatch, first, second, newest
+):
+    write, seen = checkpoint.save_file, []
+
+    def successor_first(tensors: dict, path: Path) -> None:
+        if not seen:
+            seen.append(path.parent)
+            checkpoint.save_resume(tmp_path, second, {"weight": torch.ones(3)}, {}, World())
+            assert path.parent.is_dir(), "the successor left the half-written folder alone"
+        write(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", successor_first)
+    checkpoint.save_resume(tmp_path, first, {"weight": torch.zeros(3)}, {}, World())
+    folder, damaged = checkpoint.find_resume(tmp_path)
+    assert folder is not None
+    assert (folder.name, damaged) == (f"step-{second:09d}", [])
+    assert load_file(folder / "state.safetensors")["weight"].equal(torch.full((3,), newest))
+
+
+def test_a_state_that_was_refused_does_not_come_back(tiny_study, capsys):
+    broken = tiny_study(EVERYTHING, "broken")
+    run_dir = stopped_once(broken)  # a state of step 3
+    job = job_of(broken, runs_of(broken)[0])
+    job = job.model_copy(update={"spec": other_decay(job.spec)})
+
+    def stop(now: Progress) -> None:
+        if now.phase == "training" and now.step == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_stage(job, progress=stop, guard=lambda: None)
+    assert [path.name for path in (run_dir / "resume").iterdir()] == ["step-000000001"]
+    capsys.readouterr()
+    run_stage(job, progress=quiet, guard=lambda: None)
+    assert "continues at step 1 of" in capsys.readouterr().out

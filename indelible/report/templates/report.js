@@ -60,6 +60,7 @@
 
   async function draw(figure) {
     const element = document.getElementById("chart-" + figure.name);
+    if (!element) return;
     const spec = fitted(figure.spec, element.clientWidth);
     spec.datasets = {};
     for (const name of figure.datasets) spec.datasets[name] = rows[name];
@@ -75,7 +76,14 @@
   }
 
   async function drawAll() {
-    for (const figure of payload.figures) await draw(figure);
+    for (const figure of payload.figures) {
+      try {
+        await draw(figure);
+      } catch (error) { // one chart that cannot be drawn leaves the others on the page
+        console.error(figure.name, error);
+        document.getElementById("chart-" + figure.name).textContent = "This chart cannot be drawn: " + error.message;
+      }
+    }
     document.documentElement.dataset.ready = mode();
   }
   let lastWidth = window.innerWidth;
@@ -88,7 +96,7 @@
   });
 
   // ---- table
-  const SHOWN = ["status", "settings", "seed", "L_im", "L_ret", "L_ft", "L_pre", "L_pre_post", "posttrain_stop_reason", "finetune_id", "posttrain_id", "pretrain_id"];
+  const SHOWN = payload.columns;
   const STEP = 25;
   let shown = STEP;
   let sortBy = null;
@@ -118,7 +126,7 @@
         const value = row[name];
         if (typeof value === "number") {
           cell.className = "number";
-          cell.textContent = name === "seed" ? value : value.toFixed(4);
+          cell.textContent = name.endsWith("seed") ? value : value.toFixed(4);
         } else cell.textContent = value === null ? "–" : value;
         if (name === "status") cell.className = "word chip-" + value;
       }

@@ -1,0 +1,78 @@
+"""The parts of a results table that are judged, and drawn, one by one."""
+
+from collections.abc import Iterable, Iterator
+
+import polars as pl
+
+from indelible.results.labels import settings_text
+from indelible.statistics.divergence import with_worst
+from indelible.statistics.inference import WORST_LOSS
+
+EXPOSURE = ("arm", "exposure_fraction", "exposure_mode", "placement")  # what differs between lambda 0 and more
+
+
+def scopes(
+    table: pl.DataFrame,
+    columns: Iterable[str],
+    losses: list[str],
+    num_fractions: int,
+    *,
+    is_split: bool = True,
+    worst_loss: float = WORST_LOSS,
+) -> Iterator[tuple[str, pl.DataFrame, list[float]]]:
+    """The parts of a table that a rule judges one by one: name, rows with an outcome, and the swept lambdas.
+
+    Parts with fewer than ``num_fractions`` values of lambda, or without lambda 0, are left out; so is lambda above 1
+    (repeated passes), of which the paper claims nothing.
+
+    Args:
+        table: results table.
+        columns: the settings that make a part; none: the whole. A named arm that sweeps
+            lambda itself makes a part, too.
+        losses: only rows that have all of these.
+        num_fractions: how many values of lambda a part needs.
+        is_split: False keeps arms, and ways of showing D_post (mode, placement), together.
+        worst_loss: what a diverged chain's losses count as, nats per token.
+    """
+    fraction = pl.col("exposure_fraction")
+    done = with_worst(table, losses, worst_loss).filter(fraction <= 1).drop_nulls(losses)
+    names = list(columns)
+    for arm, part in _by_arm(done, num_fractions) if is_split else [("", done)]:
+        said = [name for name in names if not arm or part[name].n_unique() > 1 or name.endswith("_tokens")]
+        ordered = part.sort(names, maintain_order=True) if names else part
+        for key, rows in ordered.group_by(names, maintain_order=True) if names else [((), part)]:
+            for how, chosen in _by_way(rows) if is_split else [("", rows)]:
+                fractions = sorted(chosen["exposure_fraction"].unique().to_list())
+                if len(fractions) >= num_fractions and fractions[0] == 0:
+                    text = settings_text(dict(zip(names, key, strict=True)), said)
+                    yield " · ".join(word for word in (arm, text, how) if word), chosen, fractions
+
+
+def _by_arm(done: pl.DataFrame, num_fractions: int) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Each named arm that sweeps lambda by itself, from 0 on; then all other rows together, without a name."""
+    fraction = pl.col("exposure_fraction")
+    sweeps = (
+        done.filter(pl.col("arm").fill_null("") != "")
+        .group_by("arm")
+        .agg(fraction.n_unique().alias("n"), fraction.min().alias("low"))
+        .filter(pl.col("n") >= max(2, num_fractions), pl.col("low") == 0)["arm"]
+        .sort()
+        .to_list()
+    )
+    for arm in sweeps:
+        yield arm, done.filter(pl.col("arm") == arm)
+    yield "", done.filter(~pl.col("arm").fill_null("").is_in(sweeps))
+
+
+def _by_way(rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Rows by the way D_post is shown in pretraining, lambda 0 with each; unnamed when there is but one way."""
+    columns = ["exposure_mode", "placement"]
+    is_none = pl.col("exposure_fraction") == 0
+    ways = rows.filter(~is_none).select(columns).unique().sort(columns)
+    if ways.height <= 1:
+        yield "", rows
+        return
+    names = [name for name in columns if ways[name].n_unique() > 1]
+    for way in ways.iter_rows(named=True):
+        is_way = pl.all_horizontal(pl.col(name).eq_missing(way[name]) for name in columns)
+        yield settings_text(way, names), rows.filter(is_none | is_way)

@@ -1,0 +1,118 @@
+"""Records to documents: which columns are the text, the filter on columns, and what is wrong with a record."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from indelible.corpora.document import Document
+from indelible.errors import UserError
+from indelible.study.corpus_spec import HubCorpus, LocalCorpus
+
+MAX_DOCUMENT_BYTES = 10_000_000  # one document; a longer one would take gigabytes to tokenise
+
+MARKED = {"template_marks": 1}  # in the recipe of a corpus whose template may write special tokens
+
+
+def wanted_columns(spec: LocalCorpus | HubCorpus) -> list[str]:
+    """The columns that a spec reads."""
+    pair = [spec.prompt_column, spec.completion_column] if spec.has_prompts else [spec.text_column or "text"]
+    return list(dict.fromkeys(c for c in (*pair, spec.source_column, *spec.filter) if c is not None))
+
+
+def missing_column(column: str, present: list[str], where: str) -> UserError:
+    """The error for a column that is not there."""
+    return UserError(
+        f"{where}: no column {column!r}; it has {', '.join(map(repr, present)) or 'no columns'}. "
+        "Set text_column, or prompt_column and completion_column, to one of these."
+    )
+
+
+def _value(record: Mapping[str, Any], column: str, where: str) -> Any:
+    if column not in record:
+        raise missing_column(column, list(record), where)
+    return record[column]
+
+
+def _text(record: Mapping[str, Any], column: str, where: str) -> str:
+    value = _value(record, column, where)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        kind = "nested" if isinstance(value, list | dict) else f"of type {type(value).__name__}"
+        raise UserError(
+            f"{where}: column {column!r} is {kind}, not text; name a column that holds text, or write it flat first."
+        )
+    return value
+
+
+def is_wanted(record: Mapping[str, Any], spec: LocalCorpus | HubCorpus, where: str) -> bool:
+    """True if the record passes the filter."""
+    for column, allowed in spec.filter.items():
+        values = allowed if isinstance(allowed, tuple) else (allowed,)
+        if _value(record, column, where) not in values:
+            return False
+    return True
+
+
+def document_of(record: Mapping[str, Any], spec: LocalCorpus | HubCorpus, source: str, where: str) -> Document | None:
+    """Makes a record a document; None if the filter refuses it or it holds no text.
+
+    Raises:
+        UserError: a column is missing or is not text, or the document is too long; ``where`` is named.
+    """
+    if not is_wanted(record, spec, where):
+        return None
+    if spec.source_column is not None:
+        source = str(_value(record, spec.source_column, where))
+        check_encodable(source, where)
+    marks: tuple[tuple[int, int], ...] = ()
+    if spec.prompt_column is not None and spec.completion_column is not None:
+        completion = _text(record, spec.completion_column, where)
+        before, _, after = spec.template.removesuffix("{completion}").partition("{prompt}")
+        head = before + _text(record, spec.prompt_column, where) + after
+        text, prompt_chars = head + completion, len(head)
+        if has_marks(spec):
+            marks = ((0, len(before)), (len(head) - len(after), len(head)))
+        is_blank = not completion.strip()
+    else:
+        text, prompt_chars = _text(record, spec.text_column or "text", where), 0
+        is_blank = not text.strip()
+    if is_blank:
+        return None
+    check_length(text, where)
+    check_encodable(text, where)
+    return Document(text, prompt_chars, source, spec.licence, marks=marks)
+
+
+def has_marks(spec: LocalCorpus | HubCorpus) -> bool:
+    """Whether the template writes more than blanks: then it may hold special tokens of the tokenizer."""
+    return spec.has_prompts and bool(spec.template.replace("{prompt}", "").replace("{completion}", "").strip())
+
+
+def check_length(text: str, where: str) -> None:
+    """Refuses a document that is too long to be one.
+
+    Raises:
+        UserError: it has more than `MAX_DOCUMENT_BYTES`.
+    """
+    if len(text) * 4 > MAX_DOCUMENT_BYTES and (size := len(text.encode("utf-8", "surrogatepass"))) > MAX_DOCUMENT_BYTES:
+        raise UserError(
+            f"{where}: a document of {size:,} bytes; at most {MAX_DOCUMENT_BYTES:,} are taken. Cut it into documents "
+            "(for text files: set document_bytes)."
+        )
+
+
+def check_encodable(text: str, where: str) -> None:
+    """Refuses text that UTF-8 cannot express: JSON may escape one half of a surrogate pair alone.
+
+    Raises:
+        UserError: there is such a character; no tokenizer could read it.
+    """
+    if text.isascii():
+        return
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where}: character {error.start} of the text is {text[error.start]!r}, half of a surrogate pair, which "
+            "is no text; replace it where the file was written (in Python: text.encode('utf-8', 'replace').decode())."
+        ) from None

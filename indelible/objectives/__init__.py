@@ -1,0 +1,16 @@
+"""What a stage minimises, and the terms against forgetting: one file each, its settings and its arithmetic together.
+
+A new one is a file here and a line in this module's unions. Nothing here imports torch before a stage runs.
+"""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from indelible.objectives.base import NoGuard, of_kind
+from indelible.objectives.next_token import NextToken
+
+Objective = Annotated[NextToken, BeforeValidator(of_kind)]
+Guard = Annotated[NoGuard, BeforeValidator(of_kind)]
+
+__all__ = ["Guard", "NextToken", "NoGuard", "Objective"]

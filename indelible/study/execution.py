@@ -1,0 +1,49 @@
+"""How runs are executed: processes, threads, devices, Slurm. Recorded, never hashed."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from indelible.strict import Strict
+
+
+def _switch(value: object) -> object:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # YAML reads on and off as booleans
+
+
+class SlurmSpec(Strict):
+    """How worker jobs are asked for; passed to Slurm as they are."""
+
+    partition: str | None = None
+    account: str | None = None
+    time_minutes: int = Field(default=240, gt=0)
+    nodes: int = Field(default=1, gt=0)  # per worker job; above 1 one stage run spans them by torchrun
+    gpus_per_node: int = Field(default=0, ge=0)
+    cpus_per_task: int = Field(default=1, gt=0)
+    constraint: str | None = None
+    extra: dict[str, str | int | bool] = Field(default_factory=dict)  # further sbatch options by name
+
+
+class ExecutionSpec(Strict):
+    """How runs are executed. Recorded, never hashed: it must not change what is computed."""
+
+    workers: int | None = Field(default=None, gt=0)  # processes; null = sized to the machine
+    threads: int | None = Field(default=None, gt=0)  # per worker; null = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices_per_run: int = Field(default=1, gt=0)  # GPUs of one machine, or processes without GPUs, for one stage run
+    micro_batch_size: int | None = Field(default=None, gt=0)  # sequences per forward per rank; null = as large as fits
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
+    activation_checkpointing: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # how one stage run uses several devices
+    resume_seconds: float = Field(default=30.0, gt=0)  # least time between two resume states
+    slurm: SlurmSpec = SlurmSpec()
+
+    @model_validator(mode="after")
+    def _a_run_fits_a_node(self) -> "ExecutionSpec":
+        per_node = self.slurm.gpus_per_node
+        if per_node and self.devices_per_run > per_node:
+            raise ValueError(
+                f"devices_per_run = {self.devices_per_run} is more than slurm.gpus_per_node = {per_node}; ask for more "
+                "GPUs a node, or spread a stage run over several nodes by slurm.nodes"
+            )
+        return self

@@ -1,0 +1,122 @@
+"""The canonical spec of one stage run: everything that determines its weights, and nothing else.
+
+These models are what is hashed (identity.py) and what the engine reads back from spec.json. Evaluations, curves and
+execution are not in it: they change no weight.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from indelible.objectives import Guard, Objective
+from indelible.strict import Strict, added_later
+from indelible.study.adapt import Adapt
+from indelible.study.arm import ModelSpec
+from indelible.study.training import Optimization
+
+
+class CorpusUse(Strict):
+    """A stretch of a corpus's one permutation, for one purpose."""
+
+    purpose: str  # names the random streams of this use; distinct within a stage
+    store: str  # folder name of the token store
+    first_window: int = Field(ge=0)  # in the store's permutation
+    windows: int = Field(ge=0)  # distinct windows
+
+
+class MixUse(CorpusUse):
+    """Windows that are shown beside the stage's own."""
+
+    per: Literal["pass", "stage"]
+    total_windows: int = Field(gt=0)  # shown in all (per stage) or in each pass; more than `windows` repeats them
+    mode: Literal["add", "replace"]
+    placement: Literal["uniform", "early", "late"] | tuple[float, float]
+
+
+class StageData(Strict):
+    """Which windows a stage trains on."""
+
+    main: CorpusUse  # the stage's own corpus; `windows` are those of one pass
+    total_windows: int = Field(ge=0)  # budget of the stage without what is added per stage; beyond one pass it repeats
+    order: Literal["shuffled", "permutation"]  # of the first pass over `main`
+    mix: tuple[MixUse, ...] = ()  # in the order of their purposes
+
+    @property
+    def uses(self) -> tuple[CorpusUse, ...]:
+        """Every use of a corpus, the main one first."""
+        return (self.main, *self.mix)
+
+    @property
+    def asked_windows(self) -> dict[str, int]:
+        """Training windows that each store must hold, by store folder name."""
+        asked: dict[str, int] = {}
+        for use in self.uses:
+            asked[use.store] = max(asked.get(use.store, 0), use.first_window + use.windows)
+        return asked
+
+    @property
+    def pass_windows(self) -> int:
+        """Windows of one pass, with what is shown in each pass."""
+        per_pass = sum(use.total_windows for use in self.mix if use.per == "pass")
+        return self.main.windows + (per_pass if self.main.windows else 0)
+
+    @property
+    def added_windows(self) -> int:
+        """Windows that come on top of `total_windows`."""
+        return sum(use.total_windows for use in self.mix if use.per == "stage" and use.mode == "add")
+
+    @property
+    def replaced_windows(self) -> int:
+        """Windows of `total_windows` that are of other corpora than the stage's own."""
+        return sum(use.total_windows for use in self.mix if use.per == "stage" and use.mode == "replace")
+
+
+class StopWindows(Strict):
+    """Held-out windows whose loss stops the stage and chooses its best weights; never those that are reported."""
+
+    store: str
+    windows: int  # kept apart at the start of the held-out split, at most half of it
+
+
+class StageInit(Strict):
+    """A given checkpoint as the start of a stage."""
+
+    sha256: str  # of the weights, or hub id and commit
+
+
+class StageSpec(Strict):
+    """One stage run."""
+
+    stage: str  # its name in the chain; dropout masks and the order of data are drawn from streams of this name
+    code_version: int  # raised when the same spec would give another result
+    seed: int
+    permutation_seed: int | None = added_later(None)  # of the corpora's permutations: the first stage's; null = `seed`
+    seq_len: int
+    precision: Literal["fp32", "bf16"]  # resolved when the study was planned
+    tokenizer: str  # folder name
+    model: ModelSpec | None  # of a stage that draws its weights; the others take those they start from
+    init: StageInit | None
+    parent: str | None  # run id
+    loss_on: Literal["all", "completion"]
+    data: StageData
+    training: Optimization
+    objective: Objective
+    guard: Guard
+    adapt: Adapt
+    stop: StopWindows | None  # of a stage with eval_interval
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of the corpora's permutations, one for the whole chain: a mix is a prefix of what others show."""
+        return self.seed if self.permutation_seed is None else self.permutation_seed
+
+
+class EvaluationSpec(Strict):
+    """One evaluation: a checkpoint on held-out windows of a corpus. Its id is a hash of this."""
+
+    checkpoint: str  # run id, or `given-<12 hex>` of a given checkpoint
+    store: str
+    stop_windows: int  # at the start of the split, kept apart for early stopping; at most half of it
+    windows: int  # that follow them, as asked; fewer if the split is smaller
+    seq_len: int
+    loss_on: Literal["all", "completion"]

@@ -1,0 +1,284 @@
+"""Reads what a study has left in its folder: tables, verdicts, the report, checkpoints."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indelible.errors import UserError
+from indelible.records import Plan, run_dir
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from indelible.claims.verdicts import Verdict
+    from indelible.results.run_folder import StudyRun
+    from indelible.scheduling.snapshot import Snapshot
+    from indelible.statistics.contrasts import Contrast
+    from indelible.statistics.inference import Inference
+    from indelible.workflow.by_document import CorpusComparison
+
+
+def open_runs(*places: str | Path) -> "StudyRuns":
+    """The runs of a study, to be read while they run or when they are done.
+
+    Args:
+        places: the folder of a study run, or a results table as `indelible results` writes it. Several are joined:
+            parts of one study, wherever they were run.
+
+    Raises:
+        UserError: there is nothing at one of them.
+    """
+    paths = tuple(Path(place) for place in places)
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such folder or table; give the folder that `indelible run --out` wrote.")
+    if not paths:
+        raise UserError("open: give the folder of a study run, or a results table.")
+    return StudyRuns(*paths)
+
+
+class StudyRuns:
+    """A study run as its files are now: nothing is kept, so that every call sees what has been added.
+
+    Attributes:
+        places: folders of study runs, or tables.
+    """
+
+    def __init__(self, *places: Path) -> None:
+        self.places = places
+
+    def __repr__(self) -> str:
+        return f"StudyRuns({', '.join(map(str, self.places))})"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the study run.
+
+        Raises:
+            UserError: these are tables, or several folders.
+        """
+        if len(self.places) != 1 or self.places[0].is_file():
+            names = ", ".join(map(str, self.places))
+            raise UserError(
+                f"{names}: this needs the folder of one study run; tables, and several folders, have it not."
+            )
+        return self.places[0]
+
+    @property
+    def plan(self) -> Plan:
+        """plan.json."""
+        return self.read().plan
+
+    def status(self) -> "Snapshot":
+        """What every stage run is doing."""
+        from indelible.scheduling.snapshot import snapshot_of
+
+        return snapshot_of(self.folder)
+
+    def results(self) -> "pl.DataFrame":
+        """One row a chain: settings, seed, losses in nats per token, and what they cost (docs/run-folder.md)."""
+        from indelible.results.join import read_tables
+
+        return read_tables(list(self.places))
+
+    def losses(self) -> "pl.DataFrame":
+        """One row for each checkpoint of a chain and each corpus: its loss, how sure it is, and of how much text."""
+        from indelible.results.losses import losses
+
+        return losses(self.read())
+
+    def curves(self) -> "pl.DataFrame":
+        """One row for each step of a stage run and each corpus that it was asked to watch."""
+        from indelible.results.curves import curves
+
+        return curves(self.read())
+
+    @property
+    def inference(self) -> "Inference":
+        """How the study is judged: level, power and margins, as its file says; of tables the defaults."""
+        from indelible.statistics.inference import Inference
+
+        if len(self.places) != 1 or self.places[0].is_file():
+            return Inference()
+        return Inference(**self.plan.inference.model_dump())
+
+    def verdicts(self, *, corrected: bool = True) -> "list[Verdict]":
+        """What the runs say of each claim of the paper.
+
+        Args:
+            corrected: Holm within each claim; False = every finding at the stated level by itself.
+        """
+        from indelible.claims.looks import planned_levels, read_looks
+        from indelible.claims.paper_claims import study_verdicts
+
+        looks = [] if len(self.places) != 1 or self.places[0].is_file() else read_looks(self.places[0])
+        planned = planned_levels(looks)
+        return study_verdicts(self.results(), self.inference, is_corrected=corrected, planned=planned)
+
+    def compare(
+        self,
+        by: str,
+        against: str | None = None,
+        *,
+        within: Sequence[str] = (),
+        where: Sequence[str] = (),
+        arms: Sequence[str] = (),
+        gain: bool = False,
+    ) -> "list[Contrast]":
+        """What a setting does to the losses: its values against each other at equal other settings, paired over seeds.
+
+        Args:
+            by: the setting; a column's name.
+            against: the value to compare with; None = the first.
+            within: settings, for each value of which it is compared apart.
+            where: ``setting=value``: only such chains; of one setting several: any of them.
+            arms: only chains with these numbers, arm names or ``column=value``, the seed included; all must hold.
+            gain: compare what exposure changes, against none, instead of the losses.
+
+        Raises:
+            UserError: no such setting or value.
+        """
+        from indelible.statistics import contrasts
+
+        table = contrasts.where(_chosen_rows(self.results(), arms), list(where))
+        inference = self.inference
+        rows = contrasts.gains(table, inference) if gain else table
+        return contrasts.contrasts(rows, by, against, list(within), inference)
+
+    def compare_documents(self, run_a: str, run_b: str, corpus: str | None = None) -> "list[CorpusComparison]":
+        """Two checkpoints on the same held-out documents, B minus A, corpus by corpus, in nats per token.
+
+        The interval is over documents, at the study's level: it is about these two checkpoints and texts like these,
+        and says nothing about other seeds.
+
+        Args:
+            run_a: a stage run's id or its beginning; a given checkpoint's id (``given-...``) or its beginning.
+            run_b: the other.
+            corpus: only this one; None = all that both are evaluated on.
+
+        Raises:
+            UserError: no such run, not evaluated, or evaluated on other windows or targets.
+        """
+        from indelible.workflow.by_document import compare_checkpoints
+
+        return compare_checkpoints(self.folder, self.plan, run_a, run_b, corpus, self.inference.level)
+
+    def report(self, path: str | Path | None = None, figures: str | Path | None = None) -> Path:
+        """Writes the report, one HTML file that needs no network, and returns its path.
+
+        Args:
+            path: of the file; None = report.html in the folder, or beside the table.
+            figures: folder for each chart as PDF, SVG, PNG and CSV; None = none.
+
+        Raises:
+            UserError: several places and no path.
+        """
+        return write_report(self, path, figures).path
+
+    def checkpoint(self, run_id: str | None = None, *, stage: str | None = None, **settings: Any) -> Path:
+        """The folder of a checkpoint: `transformers.AutoModelForCausalLM.from_pretrained` loads it.
+
+        Args:
+            run_id: a stage run's id, or its beginning; a given checkpoint's id. None = chosen by its settings.
+            stage: of the chains chosen; None = the last.
+            settings: columns of the results table, e.g. ``exposure_fraction=1, seed=0``.
+
+        Raises:
+            UserError: no such run, more than one, or it has no weights (yet).
+        """
+        from indelible.console.selection import chosen_run
+
+        plan = self.plan
+        if run_id is not None and run_id in plan.given:
+            return Path(plan.given[run_id])
+        if run_id is None:
+            found = chosen_run(self.folder, [f"{name}={value}" for name, value in settings.items()], stage)
+        else:
+            found = run_dir(self.folder, planned_id([run.id for run in plan.stage_runs], run_id, "checkpoint"))
+        folder = found / "checkpoint"
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"{found.name}: no checkpoint in {found}; it is not done, diverged, or its weights were removed."
+            )
+        return folder
+
+    def read(self) -> "StudyRun":
+        """Everything that the folder says, as the tables are made of it."""
+        from indelible.results.run_folder import read_study_run
+
+        return read_study_run(self.folder)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of the results table as a chain."""
+
+    number: int
+    columns: dict[str, Any]
+
+
+def _chosen_rows(table: "pl.DataFrame", arms: Sequence[str]) -> "pl.DataFrame":
+    from indelible.study.selection import chosen_chains
+
+    if not arms:
+        return table
+    rows = [_Row(number, columns) for number, columns in enumerate(table.iter_rows(named=True))]
+    return table[[row.number for row in chosen_chains(rows, arms)]]
+
+
+def planned_id(known: Sequence[str], text: str, where: str) -> str:
+    """The one of the known ids that is, or begins with, ``text``.
+
+    Raises:
+        UserError: there is none, or several; says ``where`` it was read.
+    """
+    found = [text] if text in known else [name for name in known if name.startswith(text)]
+    if len(found) != 1:
+        what = f"{len(found)} stage runs begin so: {', '.join(found[:5])}" if found else "no stage run of this plan"
+        raise UserError(f"{where} {text!r}: {what}; the ids stand in results(), columns <stage>_id.")
+    return found[0]
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """What `write_report` has written."""
+
+    path: Path  # the page
+    figures: tuple[Path, ...] = ()  # files of the charts
+    num_charts: int = 0
+
+
+def write_report(runs: StudyRuns, path: str | Path | None = None, figures: str | Path | None = None) -> WrittenReport:
+    """Writes the report, and its charts as files where a folder for them is given; see `StudyRuns.report`."""
+    from indelible.files import write_text
+    from indelible.report.contents import report_contents, table_contents
+    from indelible.report.page import report_html
+
+    target = _report_path(runs) if path is None else Path(path)
+    is_folder = len(runs.places) == 1 and not runs.places[0].is_file()
+    contents = report_contents(runs.read()) if is_folder else table_contents(runs.results())
+    write_text(target, report_html(contents))
+    if figures is None:
+        return WrittenReport(target)
+    from indelible.report.export import write_figures
+
+    files = write_figures(list(contents.figures.values()), Path(figures))
+    return WrittenReport(target, tuple(files), len(contents.figures))
+
+
+def _report_path(runs: StudyRuns) -> Path:
+    if len(runs.places) > 1:
+        raise UserError("report: of several places it needs a file to write, -o FILE.")
+    place = runs.places[0]
+    return place.with_suffix(".html") if place.is_file() else place / "report.html"
+
+
+def compare(
+    places: "str | Path | StudyRuns | Sequence[str | Path]", by: str, against: str | None = None, **how: Any
+) -> "list[Contrast]":
+    """What a setting does to the losses of one or several study runs; see `StudyRuns.compare`."""
+    if isinstance(places, StudyRuns):
+        return places.compare(by, against, **how)
+    several = [places] if isinstance(places, str | Path) else list(places)
+    return open_runs(*several).compare(by, against, **how)

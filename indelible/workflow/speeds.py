@@ -1,0 +1,48 @@
+"""Measures how fast this machine trains at a scale, and keeps it for `plan`."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from indelible.corpora.sources import default_cache_dir
+from indelible.errors import UserError
+from indelible.host import default_workers
+from indelible.measure.bench import measure
+from indelible.measure.speed import Speed, keep_speeds, speeds_file
+from indelible.study.grid import apply_overrides
+from indelible.study.load import resolve_study
+from indelible.workflow.planning import vocabulary_of
+from indelible.workflow.precision import resolved_precision
+
+_ANY_STUDY = {"name": "bench", "pipeline": {"pre": "general", "post": "music", "ft": "chemistry"}, "seeds": [0]}
+_MANY_RUNS = 1_000_000  # so that the number of runs does not limit the workers
+
+
+def kept_in() -> Path:
+    """The file in which measured speeds are kept."""
+    return speeds_file(default_cache_dir())
+
+
+def measure_speeds(
+    scale: str, seconds: float, workers: int | None = None, overrides: Sequence[str] = ()
+) -> Iterator[Speed]:
+    """Speeds of one worker, alone and beside others, as they are measured; each is kept for `plan`.
+
+    Args:
+        scale: pico, nano, 135m or 1b.
+        seconds: how long tokens are counted, for each speed.
+        workers: at work at once; None = as many as this machine carries.
+        overrides: `--set` strings.
+
+    Raises:
+        UserError: no such scale, no seconds or no workers.
+    """
+    if seconds <= 0:
+        raise UserError(f"--seconds {seconds:g}: more than 0 are needed.")
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: at least 1 is needed.")
+    study = resolve_study(apply_overrides({**_ANY_STUDY, "scale": scale}, list(overrides)), where="bench")
+    most = workers or study.execution.workers or default_workers(study.execution.device, _MANY_RUNS)
+    for count in sorted({1, most}):
+        speed = measure(study, vocabulary_of(study, {}), count, seconds, resolved_precision(study.execution))
+        keep_speeds(default_cache_dir(), [speed])
+        yield speed

@@ -1,0 +1,115 @@
+"""Looks at a claim while seeds are added: record, decision, replay."""
+
+import numpy as np
+import polars as pl
+import pytest
+from fake_study import FakeStudy, write_fake_study
+
+from indelible.claims.looks import (
+    RECORD,
+    level_of,
+    look,
+    looks_text,
+    num_looks,
+    planned_levels,
+    read_looks,
+    replay,
+    seeds_wanted_by,
+    write_looks,
+)
+from indelible.claims.paper_claims import claim_named, study_verdicts
+from indelible.errors import UserError
+from indelible.results.table import read_table
+from indelible.statistics.sequential import sequential_design
+
+CLAIM = claim_named("retained-lower")
+
+
+@pytest.fixture(scope="module")
+def design():
+    return sequential_design((3, 5, 8), 0.05)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    study = FakeStudy(fractions=(0.0, 1.0), seeds=range(8), noise=0.02, benefit=0.1, is_traced=False)
+    return read_table(write_fake_study(tmp_path_factory.mktemp("study"), study))
+
+
+def first_seeds(table, count):
+    return table.filter(pl.col("seed") < count)
+
+
+def test_looks_follow_the_plan_until_every_scope_is_closed(table, design):
+    past, counts = [], []
+    while (count := seeds_wanted_by(design, past)) is not None:
+        counts.append(count)
+        past += look(CLAIM, first_seeds(table, count), design, past)
+    assert counts == list(design.looks[: len(counts)])
+    assert num_looks(past) == len(counts)
+    scopes = {one.scope for one in past}
+    assert len(scopes) == 2
+    for scope in scopes:
+        own = [one.decision for one in past if one.scope == scope]
+        assert own[:-1] == ["open"] * (len(own) - 1)  # once closed it is not looked at again
+        assert own[-1] == "supported"
+    assert past == replay(CLAIM, table, design, list(range(8)))
+
+
+def test_the_scopes_share_the_level(table, design):
+    found = look(CLAIM, first_seeds(table, 3), design)
+    strict = sequential_design(design.looks, 0.025).nominal[0]
+    assert min(one.nominal for one in found) == strict
+    for one in found:
+        p = min(one.p_support, one.p_against)
+        assert (one.decision in ("supported", "contradicted")) == (p <= one.nominal)
+        assert (one.low <= 0 <= one.high) == (p > one.nominal)
+
+
+def test_a_record_can_be_taken_up_again(table, design, tmp_path):
+    past = look(CLAIM, first_seeds(table, 3), design)
+    assert read_looks(tmp_path) == []
+    write_looks(tmp_path, past)
+    assert read_looks(tmp_path) == past
+    (tmp_path / RECORD).write_text('[{"claim": "x"}]')
+    with pytest.raises(UserError, match="not a record of looks"):
+        read_looks(tmp_path)
+
+
+def test_a_claim_that_was_looked_at_by_a_plan_is_judged_at_its_last_look(table, design):
+    past = replay(CLAIM, table, design, list(range(8)))
+    verdicts = study_verdicts(first_seeds(table, past[-1].num_seeds), planned=planned_levels(past))
+    own = [one.finding for one in verdicts if one.claim == CLAIM.name]
+    assert min(one.level for one in own) == level_of(design, past[-1].number)(2)
+    others = [one.finding.level for one in verdicts if one.claim == "less-erased"]
+    assert min(others) == pytest.approx(0.025)
+
+
+def test_the_page_says_whether_looks_were_planned(table, design):
+    assert looks_text([]).startswith("No looks were planned")
+    past = replay(CLAIM, table, design, list(range(8)))
+    text = looks_text(past)
+    assert "planned at 3, 5, 8 seeds, a risk of 0.05 in all" in text
+    assert f"supported at {past[-1].num_seeds} seeds" in text
+
+
+def test_replays_of_nothing_err_no_more_often_than_the_level(design):
+    """Two arms without any difference, bought seed by seed: named different in 5 % of the orders at most."""
+    generator = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(150):
+        rows = [
+            {"status": "done", "seed": seed, "scale": "pico", "pipeline": "a>b>c", "post_tokens": 1, "arm": "",
+             "allocation": "full", "exposure_fraction": fraction, "exposure_mode": "add", "placement": "uniform",
+             "posttrain_global_batch_size": 1, "L_im": 2.0, "L_ret": generator.normal(),
+             "finetune_id": f"{seed}{fraction}"}
+            for seed in range(8) for fraction in (0.0, 1.0)
+        ]  # fmt: skip
+        found = replay(CLAIM, pl.DataFrame(rows), design, list(range(8)))
+        wrong += found[-1].decision in ("supported", "contradicted")
+    assert wrong <= 0.05 * 150 + 2 * np.sqrt(0.05 * 0.95 * 150)
+
+
+def test_a_claim_that_there_is_not_is_refused():
+    with pytest.raises(UserError, match="better is no claim; choose one of hand-over-flat"):
+        claim_named("better")
