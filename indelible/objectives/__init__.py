@@ -5,12 +5,13 @@ A new one is a file here and a line in this module's unions. Nothing here import
 
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from indelible.objectives.base import NoGuard, of_kind
+from indelible.objectives.kl import Kl
 from indelible.objectives.next_token import NextToken
 
 Objective = Annotated[NextToken, BeforeValidator(of_kind)]
-Guard = Annotated[NoGuard, BeforeValidator(of_kind)]
+Guard = Annotated[NoGuard | Kl, Field(discriminator="kind"), BeforeValidator(of_kind)]
 
 __all__ = ["Guard", "NextToken", "NoGuard", "Objective"]

@@ -142,6 +142,12 @@ MUSIC = {"corpus": "music"}
         ({"stages": {"second stage": MUSIC}}, r"stages: 'second stage' is no stage name; use letters, digits and _"),
         ({"stages": {"finetune": {"lrr": 1}}}, r"stages.finetune.lrr: unknown key \(did you mean 'lr'\?\)"),
         ({"stages": {f"s{n}": MUSIC for n in range(6)}}, r"stages: found 9; a chain has from one to 8 stages"),
+        ({"stages": {"finetune": {"guard": "kl"}}}, r"stages.finetune.guard.weight: Field required"),
+        (
+            {"stages": {"finetune": {"guard": {"kind": "kl", "weight": 0}}}},
+            r"finetune.guard.weight = 0: .*greater than",
+        ),
+        ({"stages": {"finetune": {"guard": {"weight": 1}}}}, r"finetune.guard = \{'weight': 1\}: say its kind"),
         ({"stages": {"finetune": {"objective": "zzz"}}}, r"stages.finetune.objective.kind = 'zzz'"),
         ({"stages": {"finetune": {"adapt": "full2"}}}, r"stages.finetune.adapt.kind = 'full2': no such kind"),
         ({"corpora": {"music": {"kind": "locl", "path": "x"}}}, r"corpora.music.kind = 'locl': no such kind \(did you"),
