@@ -9,9 +9,10 @@ from pydantic import BeforeValidator, Field
 
 from indelible.objectives.base import NoGuard, of_kind
 from indelible.objectives.kl import Kl
+from indelible.objectives.l2sp import L2Sp
 from indelible.objectives.next_token import NextToken
 
 Objective = Annotated[NextToken, BeforeValidator(of_kind)]
-Guard = Annotated[NoGuard | Kl, Field(discriminator="kind"), BeforeValidator(of_kind)]
+Guard = Annotated[NoGuard | Kl | L2Sp, Field(discriminator="kind"), BeforeValidator(of_kind)]
 
 __all__ = ["Guard", "NextToken", "NoGuard", "Objective"]

@@ -83,6 +83,10 @@ def test_a_guard_or_an_objective_is_a_file_and_a_line(model):
     assert len(found) <= 3, found
 
 
+def test_guards_are_what_the_seam_is_proved_by():
+    assert {model.model_fields["kind"].default for model in models_in(Guard)} >= {"none", "kl", "l2sp"}
+
+
 def test_a_fourth_and_a_fifth_stage_are_yaml():
     stages = {"fourth": {"corpus": "instruction", "lr": [1e-4, 1e-3]}, "relearn": {"corpus": "music", "tokens": "5k"}}
     assert modules_with("fourth", "relearn") == []
@@ -137,4 +141,4 @@ def test_the_examples_are_parts_of_the_code(file, block):
 
 
 def test_every_block_of_code_names_its_file():
-    assert len(BLOCKS) == EXTENDING.read_text(encoding="utf-8").count("```python\n") > 7
+    assert len(BLOCKS) == EXTENDING.read_text(encoding="utf-8").count("```python\n") > 8

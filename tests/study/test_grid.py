@@ -36,6 +36,22 @@ def test_placements_and_pipelines_can_be_swept():
     assert [arm.stages["finetune"].corpus for arm in arms] == ["chemistry", "instruction"]
 
 
+def test_what_stands_under_a_stage_can_be_swept():
+    stages = {
+        "finetune": {
+            "guard": [{"kind": "l2sp", "weight": 0.1}, "none"],
+            "mix": [{"corpus": "music", "fraction": [0.01, 0.1]}],
+            "corpus": ["chemistry", "instruction"],
+        },
+        "second": {"corpus": "instruction", "lr": ["0.3x", "1x"]},
+    }
+    arms = resolve_study({**BASE, "stages": stages}).arms
+    assert len(arms) == 2 * 2 * 2 * 2
+    found = {(arm.stages["finetune"].mix[0].fraction, arm.stages["second"].lr) for arm in arms}
+    scale = load_scale("pico")["finetune"]["lr"]
+    assert sorted(found) == [(a, pytest.approx(b * scale)) for a in (0.01, 0.1) for b in (0.3, 1)]
+
+
 def test_a_mix_can_be_there_or_not():
     mixes = [[], [{"corpus": "music", "fraction": [0.1, 0.2]}]]
     arms = resolve_study({**BASE, "stages": {"finetune": {"mix": mixes}}}).arms
@@ -142,6 +158,10 @@ MUSIC = {"corpus": "music"}
         ({"stages": {"second stage": MUSIC}}, r"stages: 'second stage' is no stage name; use letters, digits and _"),
         ({"stages": {"finetune": {"lrr": 1}}}, r"stages.finetune.lrr: unknown key \(did you mean 'lr'\?\)"),
         ({"stages": {f"s{n}": MUSIC for n in range(6)}}, r"stages: found 9; a chain has from one to 8 stages"),
+        (
+            {"stages": {"finetune": {"guard": "l2"}}},
+            r"finetune.guard.kind = 'l2': no such kind \(did you mean 'l2sp'\?\)",
+        ),
         ({"stages": {"finetune": {"guard": "kl"}}}, r"stages.finetune.guard.weight: Field required"),
         (
             {"stages": {"finetune": {"guard": {"kind": "kl", "weight": 0}}}},
