@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from indelible.objectives import Guard, NoGuard, Objective
 from indelible.objectives.next_token import NextToken
-from indelible.strict import Count, Strict
+from indelible.strict import Count, Strict, added_later
 from indelible.study.adapt import Adapt, FullAdapt
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -86,6 +86,7 @@ class Optimization(Strict):
     eval_interval: int | None = Field(default=None, gt=0)  # optimizer steps between evaluations on the stage's corpus
     patience: int | None = Field(default=None, gt=0)  # evaluations without improvement before stopping; null = never
     min_improvement: float = Field(default=0.0, ge=0)  # nats per token that count as an improvement
+    schedule: Literal["cosine", "linear", "constant"] = added_later("cosine")  # from the peak to min_lr, after warmup
 
     @model_validator(mode="after")
     def _patience_needs_evaluations(self) -> "Optimization":

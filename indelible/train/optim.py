@@ -1,4 +1,4 @@
-"""AdamW and the learning-rate schedule of the paper: linear warmup, then a cosine to the minimum."""
+"""AdamW and learning-rate schedules: linear warmup, then the paper's cosine to the minimum, a line, or nothing more."""
 
 import math
 
@@ -16,14 +16,19 @@ def warmup_of(training: Optimization, total_steps: int) -> int:
 def learning_rate(step: int, total_steps: int, training: Optimization) -> float:
     """Learning rate of the update that follows ``step`` updates.
 
-    It rises linearly to ``lr`` over the warmup, then follows half a cosine that would reach ``min_lr`` at
-    ``total_steps``. With ``min_lr > lr`` the cosine rises: so it does in the paper's 1B table.
+    It rises linearly to ``lr`` over the warmup, then follows ``schedule``: half a cosine or a line that would reach
+    ``min_lr`` at ``total_steps``, or ``lr`` to the end. With ``min_lr > lr`` it rises: so it does in the paper's 1B
+    table.
     """
     warmup = warmup_of(training, total_steps)
     if step < warmup:
         return training.lr * (step + 1) / warmup
     progress = (step - warmup) / max(1, total_steps - warmup)
     low = training.lr / 10 if training.min_lr is None else training.min_lr
+    if training.schedule == "constant":
+        return training.lr
+    if training.schedule == "linear":
+        return low + (training.lr - low) * (1 - progress)
     return low + 0.5 * (training.lr - low) * (1 + math.cos(math.pi * progress))
 
 

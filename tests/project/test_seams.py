@@ -60,7 +60,7 @@ def test_a_training_field_is_its_definition_and_its_reader(field):
 
 
 VALUES = {"betas": [[0.9, 0.95], [0.8, 0.9]], "patience": [1, 2], "eval_interval": [1, 2], "warmup_steps": [1, 2]}
-VALUES |= {"global_batch_size": [4, 8]}
+VALUES |= {"global_batch_size": [4, 8], "schedule": ["cosine", "linear"]}
 
 
 @pytest.mark.parametrize("field", list(Optimization.model_fields))

@@ -82,6 +82,16 @@ def test_the_schedule_by_hand():
     assert warmup_of(training.model_copy(update={"warmup_steps": 500}), 40) == 10, "at most a quarter of the stage"
 
 
+def test_the_other_schedules_by_hand():
+    training = Optimization.model_validate({**BASE, "lr": 1.0, "min_lr": 0.2, "warmup_steps": 4})
+    linear, constant = (training.model_copy(update={"schedule": name}) for name in ("linear", "constant"))
+    for step in range(4):
+        assert learning_rate(step, 20, linear) == learning_rate(step, 20, constant) == learning_rate(step, 20, training)
+    assert [learning_rate(step, 20, linear) for step in (4, 12, 20)] == pytest.approx([1.0, 0.6, 0.2])
+    assert {learning_rate(step, 20, constant) for step in range(4, 21)} == {1.0}
+    assert learning_rate(8, 20, linear) < learning_rate(8, 20, training), "the cosine falls late"
+
+
 def test_adamw_by_hand_with_decay_on_matrices_only(tmp_path):
     out = plan_on_arrays(tmp_path, layered(TINY, {"precision": "fp32", "pretrain": {"max_grad_norm": 0.5}}), 512)
     loop = loop_of(out)
