@@ -1,6 +1,6 @@
 """A study under a random killer against an undisturbed run: bitwise equal, nothing done twice, nothing left over.
 
-    python benchmarks/kill.py [--kills 200] [--seed 0] [--workers 2] [--out DIR]
+    python benchmarks/kill.py [--kills 200] [--seed 0] [--workers 2] [--study FILE] [--out DIR]
 
 The killer sends SIGKILL at random moments, three times in four to a worker and else to the launcher with everything
 it started, and the same command is given again. It goes on until the number of kills is reached: if the study ends
@@ -27,7 +27,7 @@ from indelible.scheduling.engine import ENGINE
 from indelible.scheduling.launcher import launch
 from indelible.scheduling.lease import latest_generation, read_beat, read_record
 from indelible.scheduling.snapshot import snapshot_of
-from indelible.study.load import resolve_study
+from indelible.study.load import load_study, resolve_study
 from indelible.workflow.planning import plan_study
 from indelible.workflow.preparing import write_plan
 
@@ -57,9 +57,9 @@ def study() -> dict[str, Any]:
     }
 
 
-def prepare(out: Path) -> None:
-    """Writes the plan and the tokens of the study."""
-    write_plan(plan_study(resolve_study(study())), out)
+def prepare(out: Path, file: str | None) -> None:
+    """Writes the plan and the tokens of the study, or of a study file."""
+    write_plan(plan_study(load_study(file) if file else resolve_study(study())), out)
 
 
 def outcome(out: Path) -> dict[str, Any]:
@@ -180,10 +180,10 @@ def cut_short(out: Path) -> int:
     return cut
 
 
-def measure(folder: Path, kills: int, workers: int, seed: int) -> dict[str, Any]:
+def measure(folder: Path, kills: int, workers: int, seed: int, file: str | None) -> dict[str, Any]:
     """The whole comparison."""
     calm, rng, begun = folder / "calm", random.Random(seed), time.monotonic()
-    prepare(calm)
+    prepare(calm, file)
     assert launch(calm, workers).exit_code == 0
     expected, expected_metrics, expected_losses = outcome(calm), metrics(calm), losses(calm)
     total: Counter[str] = Counter()
@@ -221,10 +221,11 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--study", help="a study file, or the name of a shipped study; one of its own by default")
     parser.add_argument("--out", type=Path, help="folder to keep; a temporary one by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(options.out or Path(folder), options.kills, options.workers, options.seed)
+        found = measure(options.out or Path(folder), options.kills, options.workers, options.seed, options.study)
     print(json.dumps(found, indent=1))
     return 1 if found["runs_that_differ"] or found["runs_done_twice"] or found["leftovers"] else 0
 
