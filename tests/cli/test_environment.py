@@ -57,7 +57,8 @@ def test_a_user_without_home_and_name(tmp_path: Path, monkeypatch: pytest.Monkey
         raise KeyError
 
     for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "INDELIBLE_CACHE"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what is set below is taken away again
+        monkeypatch.delenv(name)
     monkeypatch.setattr("pwd.getpwuid", nobody)
     prepare_user()
     assert "HOME" not in os.environ

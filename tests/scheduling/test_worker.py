@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -189,6 +190,22 @@ def test_a_job_is_stored_as_text(tmp_path: Path) -> None:
     stored = slurm.JobSettings(settings=settings, num_workers=3, execution=ExecutionSpec(threads=2))
     job = pickle.loads(pickle.dumps(slurm.WorkerJob(stored.model_dump_json())))  # what submitit does
     assert slurm.JobSettings.model_validate_json(job.payload) == stored
+
+
+def test_jobs_are_those_of_the_user_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # LOGNAME may name somebody else, or nobody: jobs looked for by it would be submitted again and again
+    squeue = tmp_path / "squeue"
+    squeue.write_text(f"#!/bin/sh\ncase \"$*\" in *'-u {os.getuid()} '*) echo '7 RUNNING';; esac\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("LOGNAME", "nobody-here")
+    (tmp_path / "workers").mkdir()
+    slurm.JobBook(jobs=("7",)).write(tmp_path / "workers" / "slurm.json")
+    executor = slurm.SlurmExecutor(WorkerSettings(out=tmp_path), 1, ExecutionSpec(), 1)
+    executor.start()  # a submission would be refused: there is no sbatch on this path
+    book = slurm.JobBook.read(tmp_path / "workers" / "slurm.json")
+    assert book is not None
+    assert book.jobs == ("7",)
 
 
 def test_a_controller_that_does_not_answer_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ So thousands of short runs cost a handful of queue entries, a failed parent neve
 node's death, and a launcher that is opened again only tops up what is missing.
 """
 
-import getpass
 import os
 import signal
 import subprocess
@@ -204,7 +203,7 @@ class SlurmExecutor:
         return list(dict.fromkeys(self._tasks()))
 
     def _tasks(self) -> list[str]:
-        command = ["squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%F %T"]
+        command = ["squeue", "-h", "-r", "-u", str(os.getuid()), "-o", "%F %T"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=True)
         except FileNotFoundError:
