@@ -34,6 +34,7 @@ SIZES = {
 STEPS = {"pico": 20, "nano": 5, "135m": 1}  # of a turn
 NAMES = {
     "ours": "indelible",
+    "ours-eager": "indelible, not compiled",
     "trainer": "Trainer, default settings",
     "trainer-compiled": "Trainer, torch_compile",
     "litgpt": "litgpt pretrain",
@@ -71,8 +72,8 @@ class Rival:
 
 def start(key: str, settings: dict[str, Any], python: str, errors: int | None) -> Rival:
     """Starts a loop, which then waits for its first turn."""
-    loop = key.removesuffix("-compiled")
-    chosen = json.dumps(settings | {"compile": key.endswith("-compiled")})
+    loop, _, form = key.partition("-")
+    chosen = json.dumps(settings | {"compile": form == "compiled", "ours_compile": "off" if form == "eager" else "on"})
     command = [python, str(Path(__file__).with_name("train_rivals.py")), loop, chosen]
     here = str(Path(__file__).parents[1])
     threads = str(settings["threads"])
@@ -142,7 +143,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="optimizer steps of a turn")
     parser.add_argument("--batch-size", type=int, help="sequences a step")
     parser.add_argument("--seq-len", type=int)
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=[key for key in NAMES if key != "ours-eager"])
     parser.add_argument("--litgpt", metavar="PYTHON", default=sys.executable, help="interpreter that has litgpt")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--verbose", action="store_true", help="show what the loops print to stderr")

@@ -42,8 +42,12 @@ class Gate:
         self._left -= 1
 
     def _report(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         cpu, wall = time.process_time() - self._begun[0], time.perf_counter() - self._begun[1]
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if torch.cuda.is_available():
+            peak_bytes = torch.cuda.max_memory_allocated()
         report = {"steps": self._steps, "cpu_seconds": cpu, "wall_seconds": wall, "peak_bytes": peak_bytes}
         print(MARK + json.dumps(report), flush=True)
 
@@ -67,7 +71,7 @@ def llama(settings: Settings) -> torch.nn.Module:
             num_attention_heads=settings["num_heads"],
             num_key_value_heads=settings["num_kv_heads"],
             max_position_embeddings=settings["seq_len"],
-            tie_word_embeddings=True,
+            tie_word_embeddings=settings.get("tie_embeddings", True),
             dtype="float32",
         )
     )
@@ -75,46 +79,15 @@ def llama(settings: Settings) -> torch.nn.Module:
 
 def ours(settings: Settings, gate: Gate) -> None:
     """This project's stage loop, as a worker runs it."""
-    import numpy as np
+    from random_loop import stage_loop
 
-    from indelible.data.ledger import Ledger
-    from indelible.objectives import NextToken, NoGuard
-    from indelible.study.adapt import FullAdapt
     from indelible.study.execution import ExecutionSpec
-    from indelible.study.stage_spec import CorpusUse, StageData, StageSpec
-    from indelible.study.training import Optimization
-    from indelible.train.context import StageContext
     from indelible.train.device import choose_device
-    from indelible.train.distributed import World
-    from indelible.train.loop import Loop
-    from indelible.train.program import get_program
 
-    tokens = windows(settings).numpy()
-    batch, steps, store = settings["batch_size"], 1_000_000, "random-0"
-
-    class Store:
-        def read(self, split: str, rows: Any, seq_len: int) -> tuple[Any, None]:
-            gate()
-            return tokens[rows % len(tokens)], None
-
-    device = choose_device(settings["precision"], ExecutionSpec(threads=settings["threads"], compile="on"))
-    program = get_program(llama(settings).config, 0.0, None, device)
-    program.load_base({name: weight.detach() for name, weight in llama(settings).named_parameters()}, 0)
-    training = Optimization(**OPTIMIZER, min_lr=1e-4, warmup_steps=10, global_batch_size=batch, max_loss=1e9)
-    main = CorpusUse(purpose="pre", store=store, first_window=0, windows=1)
-    spec = StageSpec(
-        stage="pretrain", code_version=1, seed=0, seq_len=settings["seq_len"], precision=settings["precision"],
-        tokenizer="", model=None, init=None, parent=None, loss_on="all", training=training, objective=NextToken(),
-        guard=NoGuard(), adapt=FullAdapt(), stop=None, data=StageData(main=main, total_windows=1, order="permutation"),
-    )  # fmt: skip
-    rows = np.arange(batch * steps, dtype=np.uint32)
-    ledger = Ledger((store,), ("random",), np.zeros(len(rows), np.uint8), rows, settings["seq_len"])
-    context = StageContext(
-        spec=spec, program=program, guard=None, ledger=ledger, stores={store: Store()}, stop_rule=None, watcher=None,
-        run_dir=Path(tempfile.mkdtemp()), progress=lambda _: None, fence=lambda: None, resume_seconds=1e9,
-        world=World(), identity={},
-    )  # fmt: skip
-    Loop(context).run()
+    execution = ExecutionSpec(threads=settings["threads"], compile=settings.get("ours_compile", "on"))
+    device = choose_device(settings["precision"], execution)
+    folder = Path(tempfile.mkdtemp())
+    stage_loop(settings, llama(settings), windows(settings).numpy(), device, folder, on_read=gate).run()
 
 
 def trainer(settings: Settings, gate: Gate) -> None:

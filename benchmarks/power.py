@@ -1,6 +1,6 @@
 """Simulates the rules that decide: how often they err, how often they find an effect of the printed size.
 
-`python benchmarks/statistics.py` prints the tables of docs/analysis.md (three minutes on one core): size and power of
+`python benchmarks/power.py` prints the tables of docs/analysis.md (three minutes on one core): size and power of
 every kind of claim with a fixed number of seeds and with seeds bought in blocks, arms of the reference tables judged
 against themselves, and the seeds that a sequential design would have bought of them. 10,000 studies a cell, so that a
 risk of 5 % is known to 0.4 points and a power of 80 % to 0.8. Every cell judges its first studies with the rules
