@@ -10,6 +10,7 @@ from indelible.cli.terminal import prepare_terminal, prepare_user
 from indelible.errors import UserError
 
 COMMANDS = {  # which module registers which commands; these modules import nothing that is slow before they are called
+    "start_commands": ("init", "doctor", "schema"),
     "plan_commands": ("plan", "bench"),
     "study_commands": ("ledger", "studies"),
     "run_commands": ("run", "reproduce", "status", "gc"),
@@ -28,7 +29,7 @@ def build_app(command: str | None = None) -> typer.Typer:
         name="indelible",
         help="Will this capability survive the next fine-tune, and what could have been done upstream?",
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=command is None or command.startswith("--"),
         pretty_exceptions_enable=False,
     )
     app.callback()(lambda: None)  # keeps a single registered command a subcommand
