@@ -29,7 +29,7 @@ class ExecutionSpec(Strict):
 
     workers: int | None = Field(default=None, gt=0)  # processes; null = sized to the machine
     threads: int | None = Field(default=None, gt=0)  # per worker; null = 1
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"  # auto = the accelerator that torch finds, else cpu
     devices_per_run: int = Field(default=1, gt=0)  # GPUs of one machine, or processes without GPUs, for one stage run
     micro_batch_size: int | None = Field(default=None, gt=0)  # sequences per forward per rank; null = as large as fits
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"

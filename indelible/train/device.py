@@ -54,7 +54,10 @@ class Device:
 
     def describe(self) -> str:
         """One phrase for the log."""
-        name = torch.cuda.get_device_name() if self.torch_device.type == "cuda" else f"{self.threads} CPU thread(s)"
+        kind = self.torch_device.type
+        name = f"{self.threads} CPU thread(s)" if kind == "cpu" else kind
+        if kind == "cuda":
+            name = torch.cuda.get_device_name()
         return f"{name}, {self.precision}, {'compiled' if self.compile else 'eager'}"
 
     @property
@@ -82,12 +85,9 @@ def choose_device(precision: Literal["fp32", "bf16"], execution: ExecutionSpec) 
     """Resolves `auto` settings against this machine and sets torch's threads and determinism.
 
     Raises:
-        UserError: `device: cuda` without a GPU, or `compile: on` without a compiler that works.
+        UserError: a device that is not here, or `compile: on` without a compiler that works.
     """
-    requested = execution.device
-    if requested == "cuda" and not torch.cuda.is_available():
-        raise UserError("execution.device = cuda: torch sees no GPU here; use device: auto or cpu.")
-    kind = "cuda" if requested in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
+    kind = _kind_of_device(execution.device)
     threads = execution.threads or max(1, torch.get_num_threads())
     torch.set_num_threads(threads)
     use_compile = _settled_compile(execution.compile, kind)
@@ -100,10 +100,26 @@ def choose_device(precision: Literal["fp32", "bf16"], execution: ExecutionSpec) 
         inductor.fallback_random = True  # the dropout masks of the eager program
     if kind == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
-    place = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+    place = torch.device(kind) if kind == "cpu" else torch.device(kind, torch.accelerator.current_device_index())
     return Device(
         place, threads, precision, use_compile, execution.micro_batch_size, execution.activation_checkpointing
     )
+
+
+def _kind_of_device(requested: str) -> str:
+    """cpu, or the kind of the accelerator that torch finds here (cuda, mps, xpu).
+
+    Raises:
+        UserError: an accelerator was requested and another one, or none, is here.
+    """
+    found = torch.accelerator.current_accelerator(check_available=True) if torch.accelerator.is_available() else None
+    there = found.type if found is not None and found.type in ("cuda", "mps", "xpu") else "cpu"
+    if requested == "auto":
+        return there
+    if requested not in ("cpu", there):
+        here = "sees no GPU" if there == "cpu" else f"sees {there}"
+        raise UserError(f"execution.device = {requested}: torch {here} here; use device: auto or cpu.")
+    return requested
 
 
 def _settled_compile(requested: str, kind: str) -> bool:

@@ -44,7 +44,7 @@ def total_loss(program: Program, heldout: Batch) -> float:
     for start in range(0, num_windows, size):
         inputs, targets, weights = padded(heldout, slice(start, start + size), size, program.device.torch_device)
         with program.device.whole_fp32():
-            total += program.loss_sum(inputs, targets, weights).double().item()
+            total += program.loss_sum(inputs, targets, weights).item()  # a Python number: sums are in double
     program.model.train(was_training)
     return total
 

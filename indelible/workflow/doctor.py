@@ -82,11 +82,16 @@ def _devices() -> Iterable[Fact]:
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         yield Fact("devices", f"CUDA {torch.version.cuda}: {', '.join(names)}")
+    elif torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator()
+        yield Fact(
+            "devices", f"{kind}: through torch's accelerator interface; this project was never tried on one", "note"
+        )
     elif gpus:
         fix = "install the torch build for your driver, or set execution.device: cpu"
         yield Fact("devices", f"{len(gpus)} GPU(s) are visible, but torch {torch.__version__} sees none", "bad", fix)
     else:
-        yield Fact("devices", "no CUDA GPU; studies run on the processor")
+        yield Fact("devices", "no GPU; studies run on the processor")
 
 
 def _memory() -> Iterable[Fact]:

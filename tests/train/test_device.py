@@ -175,6 +175,34 @@ def test_a_gpu_that_is_not_there_is_refused():
 
 
 @pytest.mark.parametrize(
+    ("there", "requested", "chosen"),
+    [
+        ("cuda", "auto", "cuda"),
+        ("mps", "auto", "mps"),
+        ("xpu", "xpu", "xpu"),
+        ("mps", "cpu", "cpu"),
+        ("privateuseone", "auto", "cpu"),  # an accelerator that nothing here was written for
+        (None, "auto", "cpu"),
+        (None, "mps", "execution.device = mps: torch sees no GPU here"),
+        ("mps", "cuda", "execution.device = cuda: torch sees mps here"),
+    ],
+)
+def test_the_device_is_the_accelerator_that_torch_finds(monkeypatch, there, requested, chosen):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: there is not None)
+    found = torch.device(there) if there else None
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: found)
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
+    execution = ExecutionSpec(device=requested, threads=1, compile="off")
+    if chosen.startswith("execution"):
+        with pytest.raises(UserError, match=chosen):
+            choose_device("fp32", execution)
+        return
+    device = choose_device("fp32", execution)
+    assert device.torch_device.type == chosen
+    assert device.peak_flops is None
+
+
+@pytest.mark.parametrize(
     ("flags", "precision"),
     [({"avx2", "avx512_bf16"}, "bf16"), ({"amx_bf16"}, "bf16"), ({"avx2", "avx512f"}, "fp32"), (set(), "fp32")],
 )
