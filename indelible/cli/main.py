@@ -3,9 +3,11 @@
 import importlib
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from indelible import __version__
 from indelible.cli.terminal import prepare_terminal, prepare_user
 from indelible.errors import UserError
 
@@ -29,14 +31,23 @@ def build_app(command: str | None = None) -> typer.Typer:
         name="indelible",
         help="Will this capability survive the next fine-tune, and what could have been done upstream?",
         no_args_is_help=True,
+        invoke_without_command=True,
         add_completion=command is None or command.startswith("--"),
         pretty_exceptions_enable=False,
     )
-    app.callback()(lambda: None)  # keeps a single registered command a subcommand
+    app.callback()(_common)  # also keeps a single registered command a subcommand
     chosen = [module for module, names in COMMANDS.items() if command in names] or list(COMMANDS)
     for module in chosen:
         importlib.import_module(f"indelible.cli.{module}").register(app)
     return app
+
+
+def _common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"indelible {__version__}")
+        raise typer.Exit
 
 
 def main() -> None:

@@ -27,14 +27,21 @@ def plan(
     workers: Annotated[
         int | None, typer.Option(help="Workers; default: those of the study, or as many as this machine carries.")
     ] = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print every setting of every arm as YAML, and nothing else.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a study would run and what it costs, without running it."""
-    from indelible.study.load import load_study
+    from indelible.study.load import load_study, resolved_arms
     from indelible.workflow.estimate import estimate
     from indelible.workflow.planning import plan_study
 
-    planned = plan_study(load_study(study, overrides))
+    loaded = load_study(study, overrides)
+    if resolved:
+        print(resolved_arms(loaded), end="")
+        return
+    planned = plan_study(loaded)
     found = estimate(planned, out, workers=workers, flops_per_second=flops_per_second)
     if as_json:
         print(json.dumps(found.as_json(), indent=1))
@@ -55,6 +62,8 @@ def _print_plan(found: "Estimate") -> None:
     screen.print(table)
     estimate = " (an estimate: the model is of a family that is not counted exactly)" if found.flops_estimated else ""
     unreachable = f" ({found.unreachable:,} behind a run that diverged)" if found.unreachable else ""
+    for note in found.notes:
+        screen.print(f"Note: {note}", highlight=False)
     screen.print(
         f"{found.stage_runs:,} stage runs, {found.already_done:,} of them done{unreachable}; {found.evaluations:,} "
         f"evaluations, {found.evaluations_done:,} of them done: {found.remaining}.\n"

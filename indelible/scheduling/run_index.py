@@ -10,7 +10,7 @@ from indelible.records import Failure, StageResult
 from indelible.scheduling.curves import lacks_curves
 from indelible.scheduling.folder import StudyFolder, plan_stamp
 from indelible.scheduling.lease import LEASE_SECONDS, LeaseObserver, LeaseView
-from indelible.scheduling.units import Priorities, Unit, longest_chain_first, units_of
+from indelible.scheduling.units import Priorities, Unit, priorities_of, units_of
 
 
 class Status(StrEnum):
@@ -53,7 +53,7 @@ class RunIndex:
         self,
         folder: StudyFolder,
         lease_seconds: float = LEASE_SECONDS,
-        priorities: Priorities = longest_chain_first,
+        priorities: Priorities | None = None,
     ) -> None:
         self.observer = LeaseObserver(lease_seconds)
         self._priorities = priorities
@@ -63,7 +63,7 @@ class RunIndex:
     def _take(self, folder: StudyFolder) -> None:
         self.folder = folder
         self.units = {unit.id: unit for unit in units_of(folder)}
-        priorities = self._priorities(self.units.values())
+        priorities = (self._priorities or priorities_of(folder))(self.units.values())
         self._order = sorted(self.units.values(), key=lambda unit: -priorities[unit.id])
         self._evaluated: dict[str, UnitState | None] = {}  # complete; None: by the stage run itself
         self._needed: set[str] = set()  # remembered runs whose checkpoint something still waits for

@@ -69,3 +69,33 @@ def longest_chain_first(units: Iterable[Unit]) -> dict[str, float]:
             if unit.parent is not None:
                 below[unit.parent] = max(below.get(unit.parent, 0.0), longest[unit.id])
     return longest
+
+
+def seed_by_seed(folder: StudyFolder) -> Priorities:
+    """Everything of the first seed before anything of the second, so that whole chains are there early.
+
+    Within a seed the longest chain is first. A run that several seeds share belongs to the first of them.
+    """
+    seeds = [_seeds_of(chain.columns) for chain in folder.plan.chains]
+    ranks = {seed: rank for rank, seed in enumerate(sorted(set(seeds)))}
+    first: dict[str, int] = {}
+    for chain, seed in zip(folder.plan.chains, seeds, strict=True):
+        for checkpoint in (*chain.stages.values(), *([chain.start] if chain.start else [])):
+            first[checkpoint] = min(first.get(checkpoint, len(ranks)), ranks[seed])
+
+    def priorities(units: Iterable[Unit]) -> dict[str, float]:
+        listed = list(units)
+        longest = longest_chain_first(listed)
+        most = max(longest.values(), default=0.0) + 1.0
+        return {unit.id: longest[unit.id] / most - first.get(unit.checkpoint, len(ranks)) for unit in listed}
+
+    return priorities
+
+
+def _seeds_of(columns: Mapping[str, object]) -> tuple[tuple[str, int], ...]:
+    return tuple((name, value) for name, value in columns.items() if "seed" in name and isinstance(value, int))
+
+
+def priorities_of(folder: StudyFolder) -> Priorities:
+    """As ``execution.order`` says."""
+    return seed_by_seed(folder) if folder.plan.execution.order == "seed-by-seed" else longest_chain_first

@@ -35,6 +35,7 @@ class ExecutionSpec(Strict):
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     activation_checkpointing: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"  # how one stage run uses several devices
+    order: Literal["longest-first", "seed-by-seed"] = "longest-first"  # which of the ready stage runs is taken first
     resume_seconds: float = Field(default=30.0, gt=0)  # least time between two resume states
     slurm: SlurmSpec = SlurmSpec()
 

@@ -6,6 +6,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from indelible.errors import UserError
 from indelible.files import printable
 from indelible.study.arm import ArmSpec
@@ -252,3 +254,13 @@ def _common_problems(arms: list[ArmSpec]) -> list[str]:
         ):
             problems.append("evaluation.windows and stop_windows must be the same in all arms of a study")
     return list(dict.fromkeys(problems))
+
+
+def resolved_arms(study: Study) -> str:
+    """Every setting of every arm, defaults and scale filled in, as YAML: one document an arm."""
+    documents = [arm.model_dump(mode="json", by_alias=True) for arm in study.arms]
+    text = []
+    for number, document in enumerate(documents, 1):
+        head = f"# arm {number} of {len(documents)} of {study.name}; seeds {study.seeds}\n"
+        text.append(head + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
+    return "---\n".join(text)

@@ -13,6 +13,7 @@ from indelible.records import StageResult, run_dir
 from indelible.study import cost
 from indelible.study.load import Study
 from indelible.workflow.planning import Planned
+from indelible.workflow.proportions import proportions
 from indelible.workflow.standing import Standing, names_in, standing_of
 
 CPU_FLOPS_PER_CORE = 5e10  # a cautious rate where no speed was measured
@@ -56,6 +57,7 @@ class Estimate:
     rate_source: str  # where the rate comes from, in words
     workers: int
     hours: float  # of what is left to do
+    notes: tuple[str, ...]  # proportions that make the study say little, each with what to do
 
     @property
     def remaining(self) -> str:
@@ -114,6 +116,7 @@ def estimate(
         rate_source=source,
         workers=num_workers,
         hours=_seconds(planned, standing, num_workers, rate) / 3600,
+        notes=tuple(proportions(study)),
     )
 
 

@@ -13,12 +13,12 @@ from indelible.corpora import default_cache_dir
 from indelible.data.inspection import inspect_corpus
 from indelible.errors import UserError
 from indelible.strict import parse_count
-from indelible.study.arm import ArmSpec
 from indelible.study.corpus_spec import OFFLINE_NAMES, CorpusSpec, LocalCorpus, OfflineCorpus
 from indelible.study.grid import load_scale
-from indelible.study.load import load_study
+from indelible.study.load import Study, load_study
 from indelible.workflow.estimate import estimate
 from indelible.workflow.planning import plan_study
+from indelible.workflow.proportions import proportions
 
 ROLES = {
     "pre": "the text of pretraining (D_pre)",
@@ -27,7 +27,6 @@ ROLES = {
 }
 STAGE_OF = {"pre": "pretrain", "post": "posttrain", "ft": "finetune"}
 USABLE = 0.85  # of a corpus: held-out documents, duplicates and leaks come off
-FEW_STEPS = 10  # optimizer steps of a pass
 FEW_DOCUMENTS = 40
 _LARGE_VOCABULARY = 32_768  # that tokens are estimated with where the scale takes a tokenizer of the hub
 FEW_WINDOWS = 40  # of a corpus in training: fewer hardly make a stage
@@ -190,20 +189,15 @@ def write_study(
         f"{found.chains} chains, {found.stage_runs} stage runs, {found.tokens:,} tokens; at most {_time(found.hours)} "
         f"with {found.workers} worker(s) ({found.rate} speed)"
     )
-    noticed = remarks(looks, study.arms[0])
+    noticed = remarks(looks, study)
     notes = "".join(f"# {line}\n" for line in (price, *noticed))
     return Written(notes + text, price, noticed)
 
 
-def remarks(looks: Mapping[str, Look], arm: ArmSpec) -> list[str]:
+def remarks(looks: Mapping[str, Look], study: Study) -> list[str]:
     """What makes a study weak though it runs, each with what to do."""
-    found = []
+    found = proportions(study)
     for role, look in looks.items():
-        stage = arm.stages[STAGE_OF[role]]
-        steps = (stage.tokens or 0) / (stage.global_batch_size * arm.seq_len)
-        if steps < FEW_STEPS:
-            size = f"{STAGE_OF[role]}.global_batch_size"
-            found.append(f"{STAGE_OF[role]} has only {steps:.1f} steps a pass: give more text, or a smaller {size}.")
         if look.documents < FEW_DOCUMENTS:
             found.append(
                 f"{role} has only {look.documents} documents: few are held out, so its losses are known badly; cut it "

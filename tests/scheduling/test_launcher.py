@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from indelible.errors import UserError
-from indelible.records import StageResult
+from indelible.records import PlannedChain, StageResult
 from indelible.scheduling.executors import local
 from indelible.scheduling.folder import StudyFolder
 from indelible.scheduling.launcher import Observer, launch
@@ -25,7 +26,7 @@ from indelible.scheduling.lease import Lease, LeaseObserver
 from indelible.scheduling.run_index import RunIndex
 from indelible.scheduling.settings import WorkerSettings, WorkerStart
 from indelible.scheduling.snapshot import Snapshot, snapshot_of
-from indelible.scheduling.units import longest_chain_first
+from indelible.scheduling.units import longest_chain_first, seed_by_seed
 
 ENGINE = "fake_engine:run_stage"
 
@@ -359,6 +360,30 @@ def test_priorities_are_a_function_that_may_be_replaced(tmp_path: Path, fake: Mo
     as_listed = RunIndex(folder, priorities=lambda units: {unit.id: -i for i, unit in enumerate(units)})
     assert [unit.id for unit, _ in as_listed.ready()] == ["pretrain-0", "pretrain-1", "pretrain-2"]
     assert [unit.id for unit, _ in RunIndex(folder).ready()] == ["pretrain-2", "pretrain-1", "pretrain-0"]
+
+
+def test_seed_by_seed_finishes_whole_chains_first(tmp_path: Path, fake: ModuleType) -> None:
+    runs: list[tuple[str, str | None, dict[str, Any]]] = []
+    for seed in (0, 1):
+        runs.append((f"pretrain-{seed}", None, {"steps": 50 + seed, "seed": seed}))
+        runs.append((f"finetune-{seed}", f"pretrain-{seed}", {"steps": 1, "seed": seed}))
+    out = fake.make_plan(tmp_path / "out", runs)
+    folder = StudyFolder.open(out)
+    chains = tuple(
+        PlannedChain(columns={"seed": seed}, stages={"pretrain": f"pretrain-{seed}", "finetune": f"finetune-{seed}"})
+        for seed in (0, 1)
+    )
+    folder = replace(folder, plan=folder.plan.model_copy(update={"chains": chains}))
+    units = [unit for unit in RunIndex(folder).units.values() if unit.run is not None]
+
+    def order(priorities: Mapping[str, float]) -> list[str]:
+        return sorted(priorities, key=lambda unit: -priorities[unit])
+
+    assert order(seed_by_seed(folder)(units)) == ["pretrain-0", "finetune-0", "pretrain-1", "finetune-1"]
+    assert order(longest_chain_first(units))[:2] == ["pretrain-1", "pretrain-0"]
+    execution = folder.plan.execution.model_copy(update={"order": "seed-by-seed"})
+    folder = replace(folder, plan=folder.plan.model_copy(update={"execution": execution}))
+    assert [unit.id for unit, _ in RunIndex(folder).ready()] == ["pretrain-0", "pretrain-1"]
 
 
 def test_wrong_requests(tmp_path: Path, fake: ModuleType) -> None:

@@ -1,0 +1,53 @@
+"""Proportions that make a study say little though it runs: each with what was found and what to do about it."""
+
+import math
+from collections.abc import Iterable
+
+from indelible.study.arm import ArmSpec
+from indelible.study.load import Study
+from indelible.study.training import StageSettings
+
+MANY_PASSES = 2.0  # of a stage's own data in one optimizer step, or before the first evaluation that may stop it
+FEW_STEPS = 10  # optimizer steps of a stage: fewer than a warmup and a decay want
+FEW_WINDOWS = 16  # reported held-out windows
+
+
+def proportions(study: Study) -> list[str]:
+    """What is out of proportion in some arm of a study, once each, in the order of the stages."""
+    return list(dict.fromkeys(line for arm in study.arms for line in _of_arm(arm)))
+
+
+def _of_arm(arm: ArmSpec) -> Iterable[str]:
+    for name, stage in arm.chain.items():
+        yield from _of_stage(name, stage, arm.seq_len)
+    if arm.evaluation.windows < FEW_WINDOWS:
+        yield (
+            f"evaluation.windows = {arm.evaluation.windows}: so few windows ({arm.evaluation.windows * arm.seq_len:,} "
+            "tokens) leave every loss uncertain; ask for more."
+        )
+
+
+def _of_stage(name: str, stage: StageSettings, seq_len: int) -> Iterable[str]:
+    step = stage.global_batch_size * seq_len
+    passes = step / stage.tokens
+    budget = stage.max_tokens or stage.tokens
+    steps = budget / step
+    if passes > MANY_PASSES:
+        fitting = max(1, stage.tokens // (10 * seq_len))
+        yield (
+            f"{name}: one step of {stage.global_batch_size} windows ({step:,} tokens) is {passes:.1f} passes over its "
+            f"{stage.tokens:,} tokens; a global_batch_size of {fitting} makes about ten steps a pass."
+        )
+    elif steps < FEW_STEPS:
+        yield (
+            f"{name}: {math.ceil(steps)} step(s) in all ({budget:,} tokens, {step:,} a step); give it more tokens, or "
+            f"a global_batch_size of at most {max(1, budget // (FEW_STEPS * seq_len))}."
+        )
+    if stage.patience is not None and stage.eval_interval is not None and not stage.not_shown_in:
+        first = stage.eval_interval * step / stage.tokens
+        if first > MANY_PASSES and first > passes:
+            interval = max(1, stage.tokens // step)
+            yield (
+                f"{name}: the first evaluation that may stop it comes after {first:.0f} passes over its data; an "
+                f"eval_interval of {interval} looks about once a pass."
+            )

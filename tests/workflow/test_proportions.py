@@ -1,0 +1,37 @@
+"""Proportions that make a study say little are named before it runs; sound ones are silent."""
+
+from typing import Any
+
+import pytest
+
+from indelible.study.load import load_study
+from indelible.workflow.proportions import proportions
+
+
+def notes(*overrides: str) -> list[str]:
+    return proportions(load_study("quickstart", list(overrides)))
+
+
+def test_the_shipped_quickstart_is_in_proportion() -> None:
+    assert notes() == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        # 16 windows of 128 are 2,048 tokens a step
+        (["posttrain.tokens=209", "posttrain.max_tokens=100k"], "is 9.8 passes over its 209 tokens"),
+        (["finetune.tokens=6144"], "finetune: 3 step(s) in all (6,144 tokens, 2,048 a step)"),
+        (["posttrain.tokens=20480", "posttrain.eval_interval=100"], "after 10 passes over its data; an"),
+        (["evaluation.windows=4"], "evaluation.windows = 4: so few windows (512 tokens)"),
+    ],
+)  # fmt: skip
+def test_what_is_out_of_proportion_is_said_once(overrides: list[str], said: str) -> None:
+    found = [line for line in notes(*overrides) if said in line]
+    assert len(found) == 1, notes(*overrides)
+
+
+def test_the_advice_is_followed_into_silence() -> None:
+    over: list[Any] = ["finetune.tokens=6144"]
+    assert "at most 4" in notes(*over)[0]
+    assert notes(*over, "finetune.global_batch_size=4") == []
