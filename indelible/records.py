@@ -32,24 +32,25 @@ class Record(BaseModel):
     format: int = 0  # set when it is written
 
     @classmethod
-    def read(cls, path: Path) -> Self | None:
+    def read(cls, path: Path | str) -> Self | None:
         """The record in a file; None where the file does not exist (any more).
 
         Raises:
             UserError: not JSON, another format, or not such a record.
         """
         try:
-            data = path.read_bytes()
+            with open(path, "rb", buffering=0) as file:  # a large study has tens of thousands of records
+                data = file.readall()
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            record = cls.model_validate_json(data)  # at once: a large study has tens of thousands of records
+            record = cls.model_validate_json(data)  # at once
         except ValidationError:
             return cls._read_with_reasons(path, data)
         return record if record.format == cls.FORMAT else cls._read_with_reasons(path, data)
 
     @classmethod
-    def _read_with_reasons(cls, path: Path, data: bytes) -> Self:
+    def _read_with_reasons(cls, path: Path | str, data: bytes) -> Self:
         """Reads a record that is not right, to say what is wrong with it."""
         try:
             value = json.loads(data)
@@ -229,12 +230,22 @@ class Evaluation(Record):
 
 def run_dir(out: Path, run_id: str) -> Path:
     """Folder of a stage run."""
-    return out / f"runs/{run_id}"
+    return out / run_name(run_id)
+
+
+def run_name(run_id: str) -> str:
+    """The same below the folder of a study run."""
+    return f"runs/{run_id}"
 
 
 def evaluation_path(out: Path, checkpoint: str, evaluation: str) -> Path:
     """File of an evaluation."""
-    return out / f"evaluations/{checkpoint}/{evaluation}.json"
+    return out / evaluation_name(checkpoint, evaluation)
+
+
+def evaluation_name(checkpoint: str, evaluation: str) -> str:
+    """The same below the folder of a study run."""
+    return f"evaluations/{checkpoint}/{evaluation}.json"
 
 
 def documents_path(out: Path, checkpoint: str, evaluation: str) -> Path:

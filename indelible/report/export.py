@@ -11,7 +11,7 @@ import vl_convert
 
 from indelible.files import atomic_write
 from indelible.report.figure import Figure, theme
-from indelible.report.page import VEGA_LITE
+from indelible.report.vega_bundle import VEGA_LITE
 
 PNG_PIXELS_PER_POINT = 3.0
 

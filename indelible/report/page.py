@@ -8,7 +8,6 @@ from typing import Any
 
 import jinja2
 import polars as pl
-import vl_convert
 from markupsafe import Markup
 
 from indelible import __version__
@@ -20,9 +19,8 @@ from indelible.report.figure import theme
 from indelible.report.methods import statistics_text
 from indelible.report.seed_cost import hours_text
 from indelible.report.settled import shipped_reference
+from indelible.report.vega_bundle import vega_bundle
 from indelible.results.columns import FORGOTTEN, MAIN_LOSSES, derived_settings, id_columns, view_columns
-
-VEGA_LITE = "6.4"
 
 
 def report_html(contents: Contents) -> str:
@@ -44,7 +42,7 @@ def report_html(contents: Contents) -> str:
         version=__version__,
         style=Markup(_template("report.css")),
         script=Markup(_script(_template("report.js"))),
-        vega=Markup(_script(_vega_bundle())),
+        vega=Markup(_script(vega_bundle())),
         payload=Markup(_json_for_script(_payload(contents))),
     )
 
@@ -87,9 +85,9 @@ def packed(frame: pl.DataFrame) -> dict[str, Any]:
         if series.dtype == pl.String:
             distinct = series.unique(maintain_order=True).to_list()
             code = {value: position for position, value in enumerate(distinct)}
-            columns[series.name] = {"values": distinct, "codes": [code[value] for value in series]}
+            columns[series.name] = {"values": distinct, "codes": [code[value] for value in series.to_list()]}
         elif series.dtype.is_float():
-            columns[series.name] = [_rounded(value) for value in series]
+            columns[series.name] = [_rounded(value) for value in series.to_list()]
         else:
             columns[series.name] = series.to_list()
     return {"length": frame.height, "columns": columns}
@@ -112,11 +110,6 @@ def _json_for_script(value: Any) -> str:
 def _script(source: str) -> str:
     """JavaScript whose strings cannot end the script element: `</` is the same as `<\\/` inside them."""
     return source.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-@cache
-def _vega_bundle() -> str:
-    return vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]
 
 
 @cache

@@ -44,18 +44,19 @@ def losses(run: StudyRun) -> pl.DataFrame:
 
 def evaluation_rows(run: StudyRun) -> pl.DataFrame:
     """The losses without settings: chain, stage, checkpoint, corpus, evaluation, status, and the numbers."""
-    columns: dict[str, list[Any]] = {name: [] for name in (*_KEYS, *_NUMBERS)}
+    keys: list[tuple[int, str, str, str, str, str]] = []
+    made: list[Evaluation | None] = []
     for number, chain in enumerate(run.plan.chains):
         for stage, checkpoint in run.checkpoints(chain).items():
             for corpus, name in run.planned_evaluations(chain, checkpoint).items():
-                made = run.evaluations.get(name)
-                values = number, stage, checkpoint, corpus, name, evaluation_status(run, chain, checkpoint, made)
-                for key, value in zip(_KEYS, values, strict=True):
-                    columns[key].append(value)
-                for key in _NUMBERS:
-                    columns[key].append(None if made is None else getattr(made, key))
+                one = run.evaluations.get(name)
+                keys.append((number, stage, checkpoint, corpus, name, evaluation_status(run, chain, checkpoint, one)))
+                made.append(one)
+    columns: dict[str, Any] = dict(zip(_KEYS, zip(*keys, strict=True), strict=True)) if keys else {}
+    for name in _NUMBERS:
+        columns[name] = [None if one is None else getattr(one, name) for one in made]
     types: dict[str, type[pl.DataType]] = {**dict.fromkeys(_KEYS, pl.String), "chain": pl.Int64, **_NUMBERS}
-    return pl.DataFrame({name: pl.Series(name, columns[name], dtype) for name, dtype in types.items()})
+    return pl.DataFrame({name: pl.Series(name, columns.get(name, []), dtype) for name, dtype in types.items()})
 
 
 def evaluation_status(run: StudyRun, chain: PlannedChain, checkpoint: str, made: Evaluation | None) -> str:

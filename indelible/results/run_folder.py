@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from indelible.errors import UserError
-from indelible.records import Evaluation, Failure, Plan, PlannedChain, StageResult, evaluation_path, run_dir
+from indelible.records import Evaluation, Failure, Plan, PlannedChain, StageResult, evaluation_name, run_dir, run_name
 
 
 @dataclass(frozen=True)
@@ -93,20 +93,20 @@ def read_study_run(root: Path) -> StudyRun:
     results: dict[str, StageResult] = {}
     failures: dict[str, Failure] = {}
     for run in plan.stage_runs:
-        folder = run_dir(root, run.id)
-        if (result := StageResult.read(folder / "result.json")) is not None:
+        folder = f"{root}/{run_name(run.id)}"  # texts: to make tens of thousands of paths takes as long as to read them
+        if (result := StageResult.read(f"{folder}/result.json")) is not None:
             results[run.id] = result
-        elif (failure := Failure.read(folder / "failure.json")) is not None:
+        elif (failure := Failure.read(f"{folder}/failure.json")) is not None:
             failures[run.id] = failure
     evaluations: dict[str, Evaluation] = {}
     for checkpoint, wanted in plan.evaluations.items():
         if checkpoint not in results and checkpoint not in plan.given:
             continue  # its stage run is not done
         for name in wanted:
-            if (made := Evaluation.read(evaluation_path(root, checkpoint, name))) is not None:
+            if (made := Evaluation.read(f"{root}/{evaluation_name(checkpoint, name)}")) is not None:
                 evaluations[name] = made
         is_missing = any(name not in evaluations for name in wanted)
-        if is_missing and (failure := Failure.read(evaluation_path(root, checkpoint, "failure"))) is not None:
+        if is_missing and (failure := Failure.read(f"{root}/{evaluation_name(checkpoint, 'failure')}")) is not None:
             failures[checkpoint] = failure
     return StudyRun(root, plan, results, failures, evaluations)
 

@@ -1,8 +1,10 @@
 """What people call columns, values and counts."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
+from indelible.study.labels import count_text
 from indelible.study.training import StageSettings
 
 _WORDS = {
@@ -28,6 +30,7 @@ _PARTS = (*StageSettings.model_fields, "method", "replay", "exposure", "seed", "
 BARE = {"arm", "scale", "pipeline", "stages", "allocation", "exposure_mode", "placement", "method"}
 
 
+@cache
 def word(name: str) -> str:
     """What people call a column, e.g. ``stage-3 LR``; the column's own name where there is no shorter one.
 
@@ -41,6 +44,7 @@ def word(name: str) -> str:
     return f"{_STAGES.get(stage, stage)} {_FIELDS.get(field, field.replace('_', ' ').removesuffix(' fraction'))}"
 
 
+@cache
 def split_stage(name: str) -> tuple[str | None, str]:
     """The stage of a derived setting and what is said of it; (None, name) of any other column.
 
@@ -75,14 +79,6 @@ def checkpoint_text(place: str) -> str:
     if parts[-1] == "checkpoint" and len(parts) > 1:  # of a stage run: the folder above has its id
         return parts[-2]
     return parts[-1] if len(parts) != 2 or place.startswith("/") else place
-
-
-def count_text(count: int) -> str:
-    """A count in k, M or B: 30000000 is ``30M``, 1500 is ``1.5k``."""
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if abs(count) >= size:
-            return f"{count / size:.4g}{unit}"
-    return str(count)
 
 
 def plural(count: int, noun: str) -> str:

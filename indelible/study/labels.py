@@ -42,8 +42,8 @@ def _tags(name: str, arm: ArmSpec) -> list[str]:
 
 
 def count_text(count: int) -> str:
-    """A count in k, M or B, four digits at most: 99968 is ``99.97k``."""
+    """A count in k, M or B, four digits at most: 30000000 is ``30M``, 99968 is ``99.97k``."""
     for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if count >= size:
+        if abs(count) >= size:
             return f"{count / size:.4g}{unit}"
     return str(count)
