@@ -14,16 +14,15 @@ from indelible.claims.evidence import (
     directed,
     not_tested,
 )
-from indelible.claims.scopes import EXPOSURE, scopes
+from indelible.claims.scopes import scopes
 from indelible.claims.verdicts import Rule
 from indelible.results.columns import setting_columns
-from indelible.results.labels import plural
+from indelible.results.labels import differing_columns, paper_columns, plural
 from indelible.statistics.frontier_score import FrontierComparison, compare_frontiers
 from indelible.statistics.inference import Inference
 
 TOLERANCE = 0.005  # nats per token: drawn lines that touch do not cross
 TOLERATED_SHARE = 0.05  # of the common range
-_DIFFERING = (*EXPOSURE, "dropout", "replay_fraction", "method")  # the settings in which these arms may differ
 
 
 @dataclass(frozen=True)
@@ -74,13 +73,18 @@ def frontier_below(x: str, y: str, arm: Arm, baseline: Arm) -> Rule:
             missing = pl.concat([one.rows(missing, largest) for one in (baseline, arm)])
             first, second = (_without(one.rows(rows, largest), missing) for one in (baseline, arm))
             if _is_swept(first) and _is_swept(second):
-                compared = compare_frontiers(first, second, (x, y), inference, _DIFFERING)
+                compared = compare_frontiers(first, second, (x, y), inference, _differing(rows))
                 found.append(_judge_scope(scope, compared, (x, y), (baseline.name, arm.name)))
         return found or [
             not_tested(f"Needs two finished chains a seed of {arm.name} and of {baseline.name}, allocation full.")
         ]
 
     return judge_table
+
+
+def _differing(table: pl.DataFrame) -> list[str]:
+    """The settings in which these arms may differ: exposure, and the paper's treatments of stage 2."""
+    return [*differing_columns(table), *paper_columns(table)]
 
 
 def _is_swept(rows: pl.DataFrame) -> bool:
@@ -93,7 +97,7 @@ def _without(rows: pl.DataFrame, missing: pl.DataFrame) -> pl.DataFrame:
 
     A diverged chain is not missing: it is what that setting gives.
     """
-    keys = [name for name in setting_columns(rows) if name not in _DIFFERING]
+    keys = [name for name in setting_columns(rows) if name not in _differing(rows)]
     return rows.join(missing.select(*keys, "seed").unique(), on=[*keys, "seed"], how="anti", nulls_equal=True)
 
 

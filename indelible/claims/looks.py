@@ -21,11 +21,12 @@ import polars as pl
 
 from indelible.claims.evidence import Evidence
 from indelible.claims.verdicts import Claim, LevelOf
+from indelible.claims.wording import effect_text
 from indelible.errors import UserError
 from indelible.files import read_json, write_json
 from indelible.results.labels import plural
 from indelible.statistics.inference import Inference, holm_levels
-from indelible.statistics.sequential import OPEN, Design, decide, seeds_wanted, sequential_design
+from indelible.statistics.sequential import FUTILE, FUTILE_BELOW, OPEN, Design, decide, seeds_wanted, sequential_design
 
 RECORD = "looks.json"
 
@@ -128,6 +129,21 @@ def read_looks(folder: Path) -> list[Look]:
 def planned_levels(looks: Sequence[Look]) -> dict[str, LevelOf]:
     """For `indelible.claims.verdicts.judge`: by claim, the nominal levels of its last look."""
     return {one.claim: level_of(sequential_design(one.planned, one.level), one.number) for one in looks}
+
+
+def look_text(one: Look) -> str:
+    """One look at one scope, in one line: the effect with the interval at its nominal level, and what follows."""
+    further = [count for count in one.planned if count > one.planned[one.number]]
+    follows = {
+        OPEN: f"the next look is at {further[0]} seeds" if further else "not settled, and this was the last look",
+        FUTILE: f"up to {one.planned[-1]} seeds would settle it with a probability below {FUTILE_BELOW:g}",
+    }
+    effect = effect_text(one.effect, one.low, one.high, None if one.low is None else 1 - one.nominal)
+    return (
+        f"{one.claim}, look {one.number + 1} of {len(one.planned)}, {plural(one.num_seeds, 'seed')}, {one.scope}: "
+        f"{effect or 'no seed with both arms'}, {one.decision}"
+        + (f" ({follows[one.decision]})" if one.decision in follows else "")
+    )
 
 
 def looks_text(looks: Sequence[Look]) -> str:

@@ -16,9 +16,9 @@ from indelible.claims.evidence import (
     not_tested,
     times,
 )
-from indelible.claims.scopes import EXPOSURE, scopes
+from indelible.claims.scopes import scopes
 from indelible.claims.verdicts import Rule
-from indelible.results.labels import plural, word
+from indelible.results.labels import differing_columns, plural, word
 from indelible.statistics.compare import Comparison, compare_at_equal_loss, compare_at_equal_settings
 from indelible.statistics.inference import Inference, equivalence_p, paired
 
@@ -63,8 +63,8 @@ def flat(loss: str, allocation: str) -> Rule:
         both = {one: equivalence_p(compared.result, margin) or (None, None) for one, compared in known.items()}
         farthest = max(known, key=lambda one: abs(known[one].result.effect or 0.0))
         # With one seed there is no p: then both sides show the mean that lies farthest out.
-        weakest = max(known, key=lambda one: both[one][0] or 0.0) if None not in both[farthest] else farthest
-        outermost = min(known, key=lambda one: both[one][1] or 0.0) if None not in both[farthest] else farthest
+        weakest = max(known, key=lambda one: (_or_one(both[one][0]), one == farthest))
+        outermost = min(known, key=lambda one: (_or_one(both[one][1]), one != farthest))
         is_out = abs(known[farthest].result.effect or 0.0) > margin
 
         def part(fraction: float, p: float | None, num_looks: int, num_parts: int) -> Part:
@@ -73,7 +73,8 @@ def flat(loss: str, allocation: str) -> Rule:
             detail = f"{where}, against ±{margin:g} nats{_blocks(known[fraction])}."
             return Part(known[fraction].result, p, detail, num_looks, num_parts, _COMMON_ARM**2, margin)
 
-        is_whole = len(known) == len(found)
+        # Two chains that both diverged do not differ, and are no evidence that exposure leaves L_im as it is.
+        is_whole = len(known) == len(found) and not any(one.num_diverged for one in known.values())
         p_inside = both[weakest][0]
         support = part(weakest, p_inside if is_whole or p_inside is None else 1.0, 1, len(known))
         against = part(outermost, times(both[outermost][1], len(known)), len(known), 1)
@@ -176,7 +177,7 @@ def at_equal_loss(equal: str, loss: str, axes: tuple[str, ...]) -> Rule:
                 continue
             low, high = (pl.col("exposure_fraction") == fraction for fraction in (fractions[0], fractions[-1]))
             one = compare_at_equal_loss(
-                rows, low, high, EXPOSURE, equal=equal, loss=loss, axis=axis, inference=inference
+                rows, low, high, differing_columns(rows), equal=equal, loss=loss, axis=axis, inference=inference
             )
             if one.result.effect is None:
                 continue
@@ -202,7 +203,8 @@ def _by_lambda(loss: str, allocation: str, num_fractions: int, judge_scope: _Jud
 
 def _compare(rows: pl.DataFrame, low: float, high: float, loss: str, inference: Inference) -> Comparison:
     fraction = pl.col("exposure_fraction")
-    return compare_at_equal_settings(rows, fraction == low, fraction == high, loss, EXPOSURE, inference)
+    arms = (fraction == low, fraction == high)
+    return compare_at_equal_settings(rows, *arms, loss, differing_columns(rows), inference)
 
 
 def _one_way(found: Comparison, sign: int) -> float | None:

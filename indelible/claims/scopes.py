@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator
 
 import polars as pl
 
-from indelible.results.labels import settings_text
+from indelible.results.columns import varying
+from indelible.results.labels import exposure_columns, own_treatments, settings_text, variant_text
 from indelible.statistics.divergence import with_worst
 from indelible.statistics.inference import WORST_LOSS
-
-EXPOSURE = ("arm", "exposure_fraction", "exposure_mode", "placement")  # what differs between lambda 0 and more
 
 
 def scopes(
@@ -23,7 +22,8 @@ def scopes(
     """The parts of a table that a rule judges one by one: name, rows with an outcome, and the swept lambdas.
 
     Parts with fewer than ``num_fractions`` values of lambda, or without lambda 0, are left out; so is lambda above 1
-    (repeated passes), of which the paper claims nothing.
+    (repeated passes), of which the paper claims nothing. Values of a treatment that the study has of its own (a guard,
+    a mix of a later stage) are never averaged: each is a part.
 
     Args:
         table: results table.
@@ -41,7 +41,7 @@ def scopes(
         said = [name for name in names if not arm or part[name].n_unique() > 1 or name.endswith("_tokens")]
         ordered = part.sort(names, maintain_order=True) if names else part
         for key, rows in ordered.group_by(names, maintain_order=True) if names else [((), part)]:
-            for how, chosen in _by_way(rows) if is_split else [("", rows)]:
+            for how, chosen in _by_treatment(rows, is_split=is_split):
                 fractions = sorted(chosen["exposure_fraction"].unique().to_list())
                 if len(fractions) >= num_fractions and fractions[0] == 0:
                     text = settings_text(dict(zip(names, key, strict=True)), said)
@@ -64,9 +64,20 @@ def _by_arm(done: pl.DataFrame, num_fractions: int) -> Iterator[tuple[str, pl.Da
     yield "", done.filter(~pl.col("arm").fill_null("").is_in(sweeps))
 
 
+def _by_treatment(rows: pl.DataFrame, *, is_split: bool) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Rows by the treatments that only this study has, then by the way D_post is shown; unnamed where all agree."""
+    own = varying(rows, own_treatments(rows))
+    values = rows.select(own).unique().sort(own, nulls_last=False).to_dicts() if own else [{}]
+    for row in sorted(values, key=lambda row: variant_text(rows, row, own) != ""):  # what is plain comes first
+        is_one = [pl.col(name).eq_missing(pl.lit(value)) for name, value in row.items()]
+        part = rows.filter(*is_one) if is_one else rows
+        for way, chosen in _by_way(part) if is_split else [("", part)]:
+            yield " · ".join(text for text in (variant_text(rows, row, own), way) if text), chosen
+
+
 def _by_way(rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
     """Rows by the way D_post is shown in pretraining, lambda 0 with each; unnamed when there is but one way."""
-    columns = ["exposure_mode", "placement"]
+    columns = [name for name in exposure_columns(rows) if name != "exposure_fraction"]
     is_none = pl.col("exposure_fraction") == 0
     ways = rows.filter(~is_none).select(columns).unique().sort(columns)
     if ways.height <= 1:

@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from indelible.claims.scopes import EXPOSURE
 from indelible.errors import UserError
+from indelible.results.labels import differing_columns
 from indelible.statistics.inference import Inference
 from indelible.statistics.stage_seeds import (
     SeedLevel,
@@ -30,7 +30,9 @@ def stage_seeds_text(table: pl.DataFrame, inference: Inference | None = None) ->
         largest: float = part.filter(fraction <= 1)["exposure_fraction"].max()  # type: ignore[assignment]
         if not largest or len(seed_columns(part)) < 2:
             continue
-        found = nested_differences(part, fraction == 0, fraction == largest, "L_ret", EXPOSURE, inference)
+        found = nested_differences(
+            part, fraction == 0, fraction == largest, "L_ret", differing_columns(part), inference
+        )
         if found.height:
             arms = part.filter(fraction.is_in([0.0, largest]))
             where = f"{part['pipeline'][0]}, L_ret at λ {largest:g} minus λ 0"

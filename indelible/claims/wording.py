@@ -27,10 +27,16 @@ def seeds_text(num_seeds: int, num_same_sign: int, num_other_sign: int) -> str:
     return f"n={num_seeds}" + (f", signs {num_same_sign} / {num_other_sign}" if num_seeds > 1 else "")
 
 
+def spread_text(low: float | None, num_seeds: int) -> str:
+    """Why several seeds have no interval: what does not vary between them says nothing of the noise."""
+    return "all seeds have the same difference, so no interval" if low is None and num_seeds > 1 else ""
+
+
 def numbers_text(found: Finding) -> str:
     """Everything of a finding but its verdict and its scope, in one line."""
     parts = [effect_text(found.effect, found.low, found.high, found.confidence)]
     parts.append(seeds_text(found.num_seeds, found.num_same_sign, found.num_other_sign))
+    parts.append(spread_text(found.low, found.num_seeds))
     if found.detectable is not None:
         parts.append(f"{'shows a margin of' if found.is_margin else 'detectable'} {found.detectable:.4f}")
     parts.append(open_text(found))
@@ -57,6 +63,7 @@ def comparison_text(found: Comparison) -> str:
         return f"the same runs ({plural(result.n, 'seed')}): nothing to compare"
     parts = [effect_text(result.effect, result.low, result.high, 1 - result.level)]
     parts.append(seeds_text(result.n, result.num_same_sign, result.num_other_sign))
+    parts.append(spread_text(result.low, result.n))
     if result.detectable is not None:
         parts.append(f"detectable {result.detectable:.4f}")
     conclusion = result.conclusion()
@@ -64,7 +71,7 @@ def comparison_text(found: Comparison) -> str:
         parts.append(needed.text)
     if found.num_diverged:
         parts.append(f"{plural(found.num_diverged, 'diverged chain')} counted as the worst loss")
-    return f"{', '.join(parts)}, {plural(found.num_blocks, 'setting')}: {conclusion}"
+    return f"{', '.join(part for part in parts if part)}, {plural(found.num_blocks, 'setting')}: {conclusion}"
 
 
 def documents_text(found: DocumentComparison) -> str:

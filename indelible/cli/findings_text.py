@@ -37,8 +37,9 @@ def contrast_lines(one: Contrast, by: str, prefix: str) -> Iterator[str]:
     also = f", which differ also in {', '.join(map(word, one.also))}" if one.also else ""
     heading = f"{place}{word(by)} {value_text(by, one.value)} against {value_text(by, one.against)}"
     yield f"{typer.style(heading, bold=True)}{also}"
+    width = max(6, *(len(loss) + 1 for loss in one.losses))
     for loss, found in one.losses.items():
-        yield f"  {prefix}{loss:6}{comparison_text(found)}"
+        yield f"  {prefix}{loss:{width}}{comparison_text(found)}"
     yield ""
 
 

@@ -122,6 +122,7 @@ def verdicts(
     ] = False,
 ) -> None:
     """Says of each claim of the paper: supported, contradicted, inconclusive or not tested."""
+    from indelible.claims.looks import looks_text
     from indelible.claims.paper_claims import paper_verdicts
     from indelible.claims.stage_seeds_text import stage_seeds_text
     from indelible.workflow.reading import open_runs
@@ -136,6 +137,8 @@ def verdicts(
         typer.echo(json.dumps([_flat(one) for one in found], indent=1, allow_nan=False))
         return
     print_verdicts(found, None if runs is None else runs.inference, is_corrected=not is_uncorrected)
+    if runs is not None and (looks := runs.looks()):
+        typer.echo(looks_text(looks))
     if runs is not None and (note := stage_seeds_text(runs.results(), runs.inference)):
         typer.echo(note)
 

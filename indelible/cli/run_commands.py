@@ -1,6 +1,7 @@
 """`run`, `reproduce`, `status` and `gc`."""
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,7 +66,8 @@ def _settle(
     max_seeds: int | None,
     looks: str | None,
 ) -> None:
-    """Adds seeds until the claim is settled; says after each look what it said."""
+    """Adds seeds until the claim is settled; says after each look what it said, those of earlier calls first."""
+    from indelible.claims.looks import look_text, read_looks
     from indelible.workflow.settling import MAX_SEEDS, planned_looks, settle
 
     try:
@@ -78,13 +80,10 @@ def _settle(
             raise typer.Exit(code)
 
     planned = planned_looks(numbers, max_seeds if max_seeds is not None else max(numbers or [MAX_SEEDS]))
-    for found in settle(study, out, claim, run_or_leave, looks=planned):
+    past = [one for one in read_looks(out) if one.claim == claim and one.planned == planned]
+    for found in chain([past], settle(study, out, claim, run_or_leave, looks=planned)):
         for one in found:
-            between = "" if one.low is None or one.high is None else f" [{one.low:+.4f}, {one.high:+.4f}]"
-            effect = "no effect yet" if one.effect is None else f"{one.effect:+.4f}{between}"
-            typer.echo(
-                f"look {one.number + 1} of {len(planned)}, {one.num_seeds} seeds, {one.scope}: {effect}, {one.decision}"
-            )
+            typer.echo(look_text(one))
 
 
 def _run(

@@ -14,6 +14,7 @@ from indelible.results.labels import (
     ids_text,
     plural,
     settings_text,
+    texts,
     treatment_columns,
     treatments,
     word,
@@ -89,9 +90,10 @@ def _summaries(done: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
     losses = ["L_im", "L_ret"]
     done = done.sort([*others, *_AXES, "seed"], nulls_last=False)
     done = done.select(list(dict.fromkeys([*others, "allocation", *_AXES, "seed", "finetune_id", *losses])))
-    rows = done.select(others).to_dicts() if others else [{}] * done.height
-    groups = pl.Series("group", [settings_text(row, treatment) for row in rows], pl.String)
-    single = done.with_columns(groups, pl.Series("slice", [settings_text(row, others) or "all" for row in rows]))
+    single = done.with_columns(
+        texts(done, "group", treatment, lambda row: settings_text(row, treatment)),
+        texts(done, "slice", others, lambda row: settings_text(row, others) or "all"),
+    )
     is_swept = pl.struct(sweeps).n_unique().over("group") > 1 if sweeps else pl.lit(False)
     is_named = ~is_swept & (pl.col("group") != "")  # nothing is swept: the treatment's name says it all
     single = single.with_columns(pl.when(is_named).then("group").otherwise("slice").alias("slice"))

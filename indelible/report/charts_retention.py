@@ -7,11 +7,11 @@ import altair as alt
 import polars as pl
 
 from indelible.claims import paper_figures as paper
-from indelible.claims.scopes import EXPOSURE, scopes
+from indelible.claims.scopes import scopes
 from indelible.report.charts_lambda import lambda_axis, size_channels, with_sizes
 from indelible.report.figure import MIN_SEEDS_FOR_BARS, Chart, Figure
 from indelible.results.columns import setting_columns, varying
-from indelible.results.labels import ids_text, plural, settings_text, treatment_columns, word
+from indelible.results.labels import differing_columns, ids_text, plural, settings_text, treatment_columns, word
 from indelible.statistics.compare import compare_at_equal_settings
 
 LOSSES = ("L_im", "L_ret")
@@ -83,14 +83,15 @@ def _slices(table: pl.DataFrame) -> list[tuple[str, str, pl.DataFrame]]:
     done = table.filter(pl.col("status").is_in(["done", "diverged"]))
     if done.height == 0:
         return []
-    columns = [name for name in treatment_columns(done) if name not in EXPOSURE] + ["allocation"]
+    differing = differing_columns(done)
+    columns = [name for name in treatment_columns(done) if name not in differing] + ["allocation"]
     said = [name for name in varying(done, setting_columns(done)) if name in columns]
     found = []
     for scope, rows, fractions in scopes(done, said, ["L_im"], 2):
         panels = rows["allocation"].unique().to_list()
         panel = "b" if panels == ["matched"] else "a"
         sweeps = [
-            name for name in varying(rows, setting_columns(rows)) if name not in (*EXPOSURE, *said, "post_tokens")
+            name for name in varying(rows, setting_columns(rows)) if name not in (*differing, *said, "post_tokens")
         ]
         rates = rows["finetune_lr"].unique().sort().to_list()
         key = (-len(fractions), panel, scope)
@@ -126,7 +127,7 @@ def _differences(rows: pl.DataFrame, name: str) -> list[dict[str, Any]]:
                 "verdict": "reference", "runs": ""}  # fmt: skip
         found.append(zero)
         for fraction in fractions[1:]:
-            compared = compare_at_equal_settings(rows, column == 0, column == fraction, loss, EXPOSURE)
+            compared = compare_at_equal_settings(rows, column == 0, column == fraction, loss, differing_columns(rows))
             one = compared.result
             if one.effect is None:
                 continue

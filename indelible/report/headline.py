@@ -96,7 +96,8 @@ def first_sentence(shown: Sequence[Headline], table: pl.DataFrame) -> str:
         one = unsettled[0]
         words = one.sentence.removeprefix("After the later fine-tune: ").removeprefix("At hand-over: ")
         place, found = one.points[0]
-        cost = "more than one seed" if found.new_seeds is None else found.new_seeds.text
+        needed = "seeds that differ" if found.num_seeds > 1 else "more than one seed"
+        cost = needed if found.new_seeds is None else found.new_seeds.text
         hours = hours_text(found, table)
         place = f" in {place}" if place else ""
         parts.append(f"open: {_lower_first(words)}{place}, which would take {cost}{hours}")

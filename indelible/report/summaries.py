@@ -7,10 +7,9 @@ import polars as pl
 
 from indelible.claims.evidence import CONTRADICTED, INCONCLUSIVE, MIXED_READING, NOT_TESTED, SUPPORTED
 from indelible.claims.paper_claims import paper_verdicts
-from indelible.claims.scopes import EXPOSURE
 from indelible.claims.verdicts import Verdict
 from indelible.results.columns import setting_columns, varying
-from indelible.results.labels import settings_text, treatment_columns, value_text, word
+from indelible.results.labels import differing_columns, settings_text, treatment_columns, value_text, word
 from indelible.statistics.compare import compare_at_equal_settings
 from indelible.statistics.evaluation_error import UNKNOWN, error_sources
 from indelible.statistics.frontier import (
@@ -100,7 +99,7 @@ def error_note(table: pl.DataFrame) -> str:
         if not largest:
             continue  # no exposure, so no change with it
         sides = (fraction == 0, fraction == largest)
-        result = compare_at_equal_settings(part, *sides, "L_ret", EXPOSURE).result
+        result = compare_at_equal_settings(part, *sides, "L_ret", differing_columns(part)).result
         found = error_sources(part, *sides, "L_ret", result)
         if found.buy != UNKNOWN:
             notes.append(f"{part['pipeline'].to_list()[0]}, L_ret at λ {largest:g} minus λ 0: {found.text}")

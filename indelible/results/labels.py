@@ -1,6 +1,6 @@
 """Names for arms: what a legend, a tooltip and a verdict call a setting of the swept fields."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import polars as pl
@@ -8,7 +8,6 @@ import polars as pl
 from indelible.results.columns import derived_settings, setting_columns, stages_of, varying
 from indelible.results.words import (
     checkpoint_text,
-    count_text,
     ids_text,
     plural,
     settings_text,
@@ -16,21 +15,28 @@ from indelible.results.words import (
     value_text,
     word,
 )
+from indelible.study.labels import count_text
+from indelible.study.training import MixSpec
 
 __all__ = [
     "EXPOSURE",
     "TREATMENT",
     "checkpoint_text",
     "count_text",
+    "differing_columns",
     "exposure_columns",
     "ids_text",
     "is_treatment",
     "label_order",
+    "own_treatments",
+    "paper_columns",
     "plural",
     "settings_text",
+    "texts",
     "treatment_columns",
     "treatments",
     "value_text",
+    "variant_text",
     "with_labels",
     "word",
 ]
@@ -52,6 +58,12 @@ EXPOSURE = ("exposure_fraction", "exposure_mode", "placement")  # settings that 
 # The same of settings that only some studies have: what is done to the model, beside how it is optimised.
 _OF_A_CHAIN = ("init", "stages")
 _OF_A_STAGE = ("guard", "adapt", "method", "objective", "mix", "replay", "exposure", "not_shown_in", "init")
+# What the paper's treatments of stage 2 have beside their own columns (the rank of an adapter): null without them.
+_OF_THE_PAPERS = (
+    "posttrain_adapt_",
+    "posttrain_method_",
+    *(f"posttrain_replay_{field}" for field in MixSpec.model_fields),
+)
 _ABSENT = {"replay_fraction": 0, "dropout": 0}  # values that are not named in a variant
 _ABSENT_IN_A_STAGE = {"guard": "none", "adapt": "full", "method": "full", "objective": "next_token"}
 
@@ -88,6 +100,32 @@ def exposure_columns(table: pl.DataFrame) -> list[str]:
     return [*(name for name in EXPOSURE if name in table.columns), *own]
 
 
+def own_treatments(table: pl.DataFrame) -> list[str]:
+    """The treatments that this study alone has: another guard, mix, adapter, objective or start.
+
+    How D_post is shown in pretraining, and what the paper's own treatments have beside their columns, are not among
+    them. Values of one are never averaged: each is judged by itself.
+    """
+    known = (*TREATMENT, *exposure_columns(table))
+    return [name for name in treatments(table) if name not in known and not name.startswith(_OF_THE_PAPERS)]
+
+
+def differing_columns(table: pl.DataFrame) -> list[str]:
+    """The settings that may differ between lambda 0 and more, all else being equal: the arm's name and exposure."""
+    return ["arm", *exposure_columns(table)]
+
+
+def paper_columns(table: pl.DataFrame) -> list[str]:
+    """The settings of ``table`` that dropout, replay and LoRA of stage 2 have: what its named arms differ in."""
+    own = [name for name in derived_settings(table) if name.startswith(_OF_THE_PAPERS)]
+    return ["dropout", "replay_fraction", "method", *own]
+
+
+def variant_text(table: pl.DataFrame, row: dict[str, Any], names: Sequence[str]) -> str:
+    """A treatment for people: what is absent (a guard of kind none) and what goes without saying is left out."""
+    return settings_text(_named(row), [name for name in names if not _is_detail(table, name)])
+
+
 def treatment_columns(table: pl.DataFrame) -> list[str]:
     """The treatment columns that a name needs: those that a named arm settles by itself go without saying.
 
@@ -118,14 +156,29 @@ def with_labels(table: pl.DataFrame) -> pl.DataFrame:
     settings = varying(table, setting_columns(table)) if table.height else []
     treatment = [name for name in treatment_columns(table) if name in settings or name == "exposure_fraction"]
     others = [name for name in treatment if name != "exposure_fraction"]
-    rows = table.select(settings + [name for name in treatment if name not in settings]).to_dicts()
     no_exposure = "λ -" if table.height and table["exposure_fraction"].null_count() < table.height else "all"
     return table.with_columns(
-        pl.Series("series", [settings_text(row, treatment) or "all" for row in rows], pl.String),
-        pl.Series("exposure", [settings_text(row, ["exposure_fraction"]) or no_exposure for row in rows], pl.String),
-        pl.Series("variant", [settings_text(_named(row), others) or "plain" for row in rows], pl.String),
-        pl.Series("settings", [settings_text(row, settings) for row in rows], pl.String),
+        texts(table, "series", treatment, lambda row: settings_text(row, treatment) or "all"),
+        texts(
+            table,
+            "exposure",
+            ["exposure_fraction"],
+            lambda row: settings_text(row, ["exposure_fraction"]) or no_exposure,
+        ),
+        texts(table, "variant", others, lambda row: settings_text(_named(row), others) or "plain"),
+        texts(table, "settings", settings, lambda row: settings_text(row, settings)),
     )
+
+
+def texts(table: pl.DataFrame, name: str, columns: Sequence[str], text: Callable[[dict[str, Any]], str]) -> pl.Series:
+    """A column of texts about ``columns``, made once for each distinct row of them: a table may have thousands."""
+    if not columns:
+        return pl.Series(name, [text({})] * table.height, pl.String)
+    made: dict[tuple[Any, ...], str] = {}
+    for row in (rows := table.select(columns).rows()):
+        if row not in made:
+            made[row] = text(dict(zip(columns, row, strict=True)))
+    return pl.Series(name, [made[row] for row in rows], pl.String)
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:

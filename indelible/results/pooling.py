@@ -23,11 +23,12 @@ def refuse_pooling(table: pl.DataFrame, place: str, specs: Mapping[str, Mapping[
         specs: canonical specs by run id, as far as they are known; the message says in what they differ.
 
     Raises:
-        UserError: there are such chains.
+        UserError: there are such chains, or one run stands under two seeds.
     """
     ids = id_columns(table)
     if table.height == 0 or not ids:
         return
+    _refuse_shared_seeds(table, [name for name in reversed(ids) if name != "start"], place)
     keys = [*setting_columns(table), "seed"]
     groups = table.group_by(keys, maintain_order=True).agg(pl.struct(ids).n_unique().alias("_chains"))
     several = groups.filter(pl.col("_chains") > 1).head(1)
@@ -36,6 +37,21 @@ def refuse_pooling(table: pl.DataFrame, place: str, specs: Mapping[str, Mapping[
         rows = found.select(*ids, pl.col(PLACE) if PLACE in table.columns else pl.lit(place).alias(PLACE)).to_dicts()
         other = next(row for row in rows if any(row[name] != rows[0][name] for name in ids))
         raise UserError(_message(rows[0], other, stages_of(table), specs or {}))
+
+
+def _refuse_shared_seeds(table: pl.DataFrame, ids: list[str], place: str) -> None:
+    """A run has one seed: under two of them it is a copied row, and would count as another seed."""
+    seeds = ["seed", *(name for name in setting_columns(table) if name.endswith("_seed"))]
+    last = pl.coalesce(ids).alias("_run") if ids else pl.lit(None, pl.String).alias("_run")
+    runs = table.select(last, *seeds).drop_nulls("_run").unique(maintain_order=True)
+    shared = runs.filter(pl.col("_run").is_duplicated())
+    if shared.height:
+        own = shared.filter(pl.col("_run") == shared["_run"][0]).drop("_run").rows()
+        found = " and ".join("/".join(map(str, row)) for row in own[:2])
+        raise UserError(
+            f"{place}: run {shared['_run'][0]} stands under seeds {found}; a run has one seed, and a copied row "
+            "would count as another. Remove the rows of one of them."
+        )
 
 
 def _message(

@@ -26,6 +26,7 @@ from indelible.results.columns import (
 from indelible.results.losses import evaluation_rows
 from indelible.results.pooling import refuse_pooling
 from indelible.results.run_folder import StudyRun, read_study_run
+from indelible.results.table_checks import checked_table
 from indelible.study.paper_form import SHORT_STAGES
 
 FORMATS = ("csv", "json", "parquet")
@@ -39,11 +40,12 @@ def read_table(place: Path) -> pl.DataFrame:
     From a folder: one row for each chain of its plan, whatever its status.
 
     Raises:
-        UserError: the folder is not that of a study run, the file is not such a table, one of its files is broken, or
-            two of its chains cannot be told apart (`indelible.results.pooling`).
+        UserError: the folder is not that of a study run, the file is not such a table, one of its files is broken,
+            two of its chains cannot be told apart (`indelible.results.pooling`), or a row is no chain
+            (`indelible.results.table_checks`).
     """
     if place.is_file():
-        table = _stored_table(place)
+        table = checked_table(_stored_table(place), place)
         refuse_pooling(table, str(place))
         return table
     return results_table(read_study_run(place))

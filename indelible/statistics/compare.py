@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from indelible.results.columns import setting_columns
-from indelible.statistics.divergence import BEFORE_LAST_STAGE, with_worst
+from indelible.results.columns import setting_columns, varying
+from indelible.statistics.divergence import BEFORE_LAST_STAGE, is_worst, with_worst
 from indelible.statistics.inference import POWER, Inference, Paired, paired
 from indelible.statistics.planning import NewSeeds, new_seeds
 
@@ -59,23 +59,30 @@ def compare_at_equal_settings(
         inference: level, and the worst loss.
     """
     block = [name for name in setting_columns(table) if name not in treatment and not name.endswith("_seed")]
-    done = with_worst(table, [loss], inference.worst_loss).drop_nulls(loss)
-    run = run_column(done, loss)
+    block = varying(table, block)
+    run = run_column(table, loss)
+    needed = list(dict.fromkeys([*block, "seed", loss, "finetune_id", run, "_worst"]))
+    done = with_worst(
+        table.with_columns(_worst=is_worst(loss, inference.worst_loss)), [loss], inference.worst_loss
+    ).drop_nulls(loss)
     keys = [*block, "seed"]
     sides = []
-    for side, rows in (("first", done.filter(first)), ("second", done.filter(second))):
-        sides.append(rows.group_by(keys, maintain_order=True).agg(
+    for side, arm in (("first", first), ("second", second)):
+        sides.append(done.filter(arm).select(needed).group_by(keys, maintain_order=True).agg(
             pl.col(loss).mean().alias(side), pl.col("finetune_id").alias(f"{side}_ids"),
-            pl.col(run).sort().alias(f"{side}_runs"),
-            (pl.col("status") == "diverged").sum().alias(f"{side}_diverged")))  # fmt: skip
+            pl.col(run).unique().sort().alias(f"{side}_runs"),
+            pl.col("_worst").sum().alias(f"{side}_diverged")))  # fmt: skip
     joined = sides[0].join(sides[1], on=keys, how="inner", nulls_equal=True, maintain_order="left")
     joined = joined.with_columns(block=pl.struct(block).rank("dense") if block else pl.lit(1))
-    blocks_by_seed = {seed: set(blocks) for seed, blocks in joined.group_by("seed").agg("block").rows()}
+    blocks_by_seed: dict[int, set[int]] = {}
+    for seed, number in joined.select("seed", "block").rows():
+        blocks_by_seed.setdefault(seed, set()).add(number)
     seeds, blocks = complete_part(blocks_by_seed)
     kept = joined.filter(pl.col("seed").is_in(seeds), pl.col("block").is_in(list(blocks)))
-    pairs = kept.group_by("seed").agg(difference=pl.col("second") - pl.col("first"))
-    differences = dict(pairs.sort("seed").rows())
-    ids = [run_id for side in ("first", "second") for ids in kept[f"{side}_ids"] for run_id in ids]
+    differences: dict[int, list[float]] = {seed: [] for seed in seeds}
+    for seed, one, two in kept.select("seed", "first", "second").rows():
+        differences[seed].append(two - one)
+    ids = [run_id for side in ("first", "second") for run_id in kept[f"{side}_ids"].explode().to_list()]
     all_blocks = pl.concat([side.select(block) for side in sides]).unique().height if block else len(blocks)
     return Comparison(
         result=paired({seed: _mean(values) for seed, values in differences.items()}, inference.level, inference.power),
@@ -149,14 +156,21 @@ class _Curve:
 
 
 def _curves(rows: pl.DataFrame, keys: list[str], equal: str, loss: str, axis: str) -> dict[tuple[object, ...], _Curve]:
-    """By setting and seed, those with two values of the axis or more."""
+    """By setting and seed, those with two values of the axis or more.
+
+    Chains that differ in the seeds of single stages alone are one point, their mean: a curve through each of them would
+    have a lower branch that is the lower the more there are.
+    """
     is_diverged = (pl.col("status") == "diverged").sum()
-    groups = rows.sort(axis, maintain_order=True).group_by(keys, maintain_order=True).agg(
-        pl.col(equal).alias("_x"), pl.col(loss).alias("_y"), pl.col("finetune_id").alias("_ids"),
-        is_diverged.alias("_diverged"), pl.col(axis).n_unique().alias("_values"))  # fmt: skip
+    points = rows.sort(axis, maintain_order=True).group_by([*keys, axis], maintain_order=True).agg(
+        pl.col(equal).mean().alias("_x"), pl.col(loss).mean().alias("_y"), pl.col("finetune_id").alias("_ids"),
+        is_diverged.alias("_diverged"))  # fmt: skip
+    groups = points.group_by(keys, maintain_order=True).agg(
+        "_x", "_y", pl.col("_ids").list.explode(keep_nulls=False, empty_as_null=False), pl.col("_diverged").sum()
+    )
     found = {}
-    for *key, x, y, ids, diverged, values in groups.rows():
-        if values >= 2:
+    for *key, x, y, ids, diverged in groups.rows():
+        if len(x) >= 2:
             found[tuple(key)] = _Curve(np.column_stack([x, y]), ids, diverged)
     return found
 

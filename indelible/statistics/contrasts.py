@@ -11,8 +11,9 @@ from typing import Any
 import polars as pl
 
 from indelible.errors import UserError
-from indelible.results.columns import MAIN_LOSSES, setting_columns, varying
+from indelible.results.columns import setting_columns, varying
 from indelible.results.labels import exposure_columns, value_text
+from indelible.results.summary import shown_losses
 from indelible.statistics.compare import DEFAULT, Comparison, compare_at_equal_settings
 from indelible.statistics.divergence import with_worst
 from indelible.statistics.inference import Inference
@@ -50,13 +51,15 @@ def contrasts(
     """
     for name in (by, *within):
         _check_setting(table, name)
+    if table.height == 0:
+        raise UserError(f"{by}: the table has no chains, and nothing to compare.")
     found = []
     chosen = None if against is None else _chosen(_values(table, by), by, against, "--against")
     ordered = table.sort(list(within), nulls_last=False, maintain_order=True) if within else table
     groups = ordered.group_by(list(within), maintain_order=True) if within else [((), table)]
     for key, rows in groups:
         values = _values(rows, by)
-        first = values[0] if against is None else chosen
+        first = next(iter(values), None) if against is None else chosen
         for value in values:
             if first in values and value != first:
                 found.append(_contrast(rows, dict(zip(within, key, strict=True)), by, value, first, inference))
@@ -102,13 +105,14 @@ def gains(table: pl.DataFrame, inference: Inference = DEFAULT) -> pl.DataFrame:
     """
     keys = [name for name in setting_columns(table) if name not in exposure_columns(table)] + ["seed"]
     # A change is filled once, here: it is no loss, and `contrasts` must not fill it again.
-    done = with_worst(table, MAIN_LOSSES, inference.worst_loss).with_columns(status=pl.lit("done"))
-    bare = done.filter(pl.col("exposure_fraction") == 0).group_by(keys).agg(pl.col(*MAIN_LOSSES).mean())
+    losses = shown_losses(table)
+    done = with_worst(table, losses, inference.worst_loss).with_columns(status=pl.lit("done"))
+    bare = done.filter(pl.col("exposure_fraction") == 0).group_by(keys).agg(pl.col(losses).mean())
     exposed = done.filter(pl.col("exposure_fraction") > 0)
     joined = exposed.join(bare, on=keys, how="inner", nulls_equal=True, suffix="_at_0", maintain_order="left")
     if joined.height == 0:
         raise UserError("--gain: no finished chain with exposure has a partner at lambda 0 with the same settings.")
-    changes = [(pl.col(loss) - pl.col(f"{loss}_at_0")).alias(loss) for loss in MAIN_LOSSES]
+    changes = [(pl.col(loss) - pl.col(f"{loss}_at_0")).alias(loss) for loss in losses]
     return joined.with_columns(changes).select(table.columns)
 
 
@@ -120,10 +124,14 @@ def _contrast(
     also = []
     for name in setting_columns(rows):
         seen = [part[name].unique().to_list() for part in parts]
-        if name != by and all(len(one) == 1 for one in seen) and seen[0] != seen[1]:
+        # One of the two may lack a part altogether: the weight of a guard that is not there.
+        is_one_sided = [None] in seen and not (None in seen[0] and None in seen[1])
+        if name != by and seen[0] != seen[1] and (is_one_sided or all(len(one) == 1 for one in seen)):
             also.append(name)
     treatment = [by, *also, *within]
-    losses = {loss: compare_at_equal_settings(rows, first, second, loss, treatment, inference) for loss in MAIN_LOSSES}
+    losses = {
+        loss: compare_at_equal_settings(rows, first, second, loss, treatment, inference) for loss in shown_losses(rows)
+    }
     return Contrast(within, value, against, tuple(also), losses)
 
 

@@ -9,6 +9,15 @@ from indelible.statistics.inference import WORST_LOSS
 BEFORE_LAST_STAGE = ("L_im", "L_pre_post")  # losses that a chain has when only its last stage diverges
 
 
+def is_worst(loss: str, worst_loss: float = WORST_LOSS) -> pl.Expr:
+    """Whether a chain counts as the worst in ``loss``: it diverged, and not only after that loss was taken.
+
+    The same before and after `with_worst`.
+    """
+    is_diverged, value = pl.col("status") == "diverged", pl.col(loss)
+    return is_diverged & (value.is_null() | (value >= worst_loss)) if loss in BEFORE_LAST_STAGE else is_diverged
+
+
 def with_worst(table: pl.DataFrame, losses: Iterable[str], worst_loss: float = WORST_LOSS) -> pl.DataFrame:
     """The rows that have an outcome (done or diverged), with the worst loss where a chain diverged.
 
@@ -22,13 +31,11 @@ def with_worst(table: pl.DataFrame, losses: Iterable[str], worst_loss: float = W
         worst_loss: nats per token, fixed before the runs.
     """
     rows = table.filter(pl.col("status").is_in(["done", "diverged"]))
-    is_diverged = pl.col("status") == "diverged"
     filled = []
     for loss in losses:
-        is_worst = is_diverged & pl.col(loss).is_null() if loss in BEFORE_LAST_STAGE else is_diverged
         capped = pl.min_horizontal(pl.col(loss), pl.lit(worst_loss))
-        filled.append(pl.when(is_worst).then(worst_loss).otherwise(pl.when(pl.col(loss).is_null()).then(None)
-                      .otherwise(capped)).alias(loss))  # fmt: skip
+        known = pl.when(pl.col(loss).is_null()).then(None).otherwise(capped)
+        filled.append(pl.when(is_worst(loss, worst_loss)).then(worst_loss).otherwise(known).alias(loss))
     return rows.with_columns(filled)
 
 

@@ -19,6 +19,7 @@ from indelible.statistics.planning import LEVEL, POWER, detectable_effect
 
 Key = TypeVar("Key", bound=Hashable)
 FLAT_MARGIN = 0.03  # nats per token, about 3 % of perplexity: a change within it is called flat
+NO_SPREAD = 1e-12  # nats per token: differences that vary less are one number, up to the last bits
 WORST_LOSS = 12.5  # nats per token; a uniform guess over 2**18 tokens has 12.48, and no vocabulary in use is larger
 
 
@@ -57,10 +58,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Paired:
-    """The mean over seeds of second minus first, with everything that its conclusion rests on (nats per token)."""
+    """The mean over seeds of second minus first, with everything that its conclusion rests on (nats per token).
+
+    Where the differences of all seeds are one and the same number (both arms diverged, losses were rounded, rows were
+    copied) they say nothing of the noise between seeds: there is no interval and no p, as with one seed.
+    """
 
     effect: float | None  # None: no seed has both
-    low: float | None  # ends of the paired t interval at ``level``; None with one seed
+    low: float | None  # ends of the paired t interval at ``level``; None with one seed, and without spread
     high: float | None
     level: float  # two-sided; the interval covers with 1 - level
     p: float | None  # paired t test, two-sided
@@ -106,9 +111,18 @@ def mean_interval(values: ArrayLike, level: float = LEVEL) -> Estimate:
 
 
 def paired(differences: Mapping[int, float], level: float = LEVEL, power: float = POWER) -> Paired:
-    """Summarises differences (second arm minus first), one a seed, by the paired t test at ``level``."""
+    """Summarises differences (second arm minus first), one a seed, by the paired t test at ``level``.
+
+    Raises:
+        UserError: a difference is not finite.
+    """
     values = np.array(list(differences.values()), dtype=np.float64)
+    if not np.isfinite(values).all():
+        seeds = ", ".join(str(seed) for seed, value in differences.items() if not math.isfinite(value))
+        raise UserError(f"seed {seeds}: a loss is not finite; a chain whose loss is NaN or infinite is diverged.")
     found = mean_interval(values, level)
+    if found.sd is not None and found.sd <= NO_SPREAD:
+        found = Estimate(found.mean, None, None, None, found.n)
     signs = np.sign(values) * np.sign(found.mean or 0.0)
     p = detectable = None
     if found.sd is not None and found.mean is not None:
@@ -137,8 +151,6 @@ def equivalence_p(result: Paired, margin: float) -> tuple[float, float] | None:
     if result.effect is None or result.sd is None:
         return None
     room = margin - abs(result.effect)
-    if result.sd == 0:
-        return (0.0, 1.0) if room >= 0 else (1.0, 0.0)
     statistic = room * math.sqrt(result.n) / result.sd
     inside = 2 * float(special.stdtr(result.n - 1, -statistic))
     return min(1.0, inside), min(1.0, 2 - inside)

@@ -98,7 +98,7 @@ def new_seeds(distance: float, sd: float, n: int, level: float = LEVEL, power: f
         power: that the final number of seeds shall have.
     """
     if sd == 0:
-        return NewSeeds(1, 1)
+        return NewSeeds(1, 1) if distance > 0 else NewSeeds(None, None)
     low, high = (_needed(ratio, level, power) for ratio in _likely_ratios(distance / sd, n))
     return NewSeeds(*(None if count is None else max(1, count - n) for count in (high, low)))
 

@@ -11,6 +11,7 @@ from indelible.records import Plan, run_dir
 if TYPE_CHECKING:
     import polars as pl
 
+    from indelible.claims.looks import Look
     from indelible.claims.verdicts import Verdict
     from indelible.results.run_folder import StudyRun
     from indelible.scheduling.snapshot import Snapshot
@@ -109,12 +110,17 @@ class StudyRuns:
         Args:
             corrected: Holm within each claim; False = every finding at the stated level by itself.
         """
-        from indelible.claims.looks import planned_levels, read_looks
+        from indelible.claims.looks import planned_levels
         from indelible.claims.paper_claims import study_verdicts
 
-        looks = [] if len(self.places) != 1 or self.places[0].is_file() else read_looks(self.places[0])
-        planned = planned_levels(looks)
+        planned = planned_levels(self.looks())
         return study_verdicts(self.results(), self.inference, is_corrected=corrected, planned=planned)
+
+    def looks(self) -> "list[Look]":
+        """What was seen at each planned look (`run --until-settled`), in order; none of tables and several folders."""
+        from indelible.claims.looks import read_looks
+
+        return [] if len(self.places) != 1 or self.places[0].is_file() else read_looks(self.places[0])
 
     def compare(
         self,

@@ -1,5 +1,7 @@
 """Looks at a claim while seeds are added: record, decision, replay."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,8 +9,10 @@ from fake_study import FakeStudy, write_fake_study
 
 from indelible.claims.looks import (
     RECORD,
+    Look,
     level_of,
     look,
+    look_text,
     looks_text,
     num_looks,
     planned_levels,
@@ -113,3 +117,18 @@ def test_replays_of_nothing_err_no_more_often_than_the_level(design):
 def test_a_claim_that_there_is_not_is_refused():
     with pytest.raises(UserError, match="better is no claim; choose one of hand-over-flat"):
         claim_named("better")
+
+
+def test_a_look_says_its_interval_and_what_follows():
+    one = Look(
+        claim="retained-lower", scope="pico", number=0, num_seeds=3, planned=(3, 5, 8), level=0.05, nominal=0.02,
+        effect=-0.1, low=-0.3, high=0.1, p_support=0.2, p_against=1.0, decision="open",
+    )  # fmt: skip
+    start = "retained-lower, look 1 of 3, 3 seeds, pico: -0.1000 [-0.3000, +0.1000] (98 %)"
+    assert look_text(one) == f"{start}, open (the next look is at 5 seeds)"
+    assert look_text(replace(one, number=2, num_seeds=8)).endswith("open (not settled, and this was the last look)")
+    futile = look_text(replace(one, number=1, num_seeds=5, decision="futile"))
+    assert futile.endswith("futile (up to 8 seeds would settle it with a probability below 0.1)")
+    assert look_text(replace(one, decision="supported")).endswith("(98 %), supported")
+    nothing = replace(one, effect=None, low=None, high=None)
+    assert "pico: no seed with both arms, open" in look_text(nothing)

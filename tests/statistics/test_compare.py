@@ -28,7 +28,7 @@ def test_noise_that_seeds_share_cancels_in_pairs(table):
     found = compare_at_equal_settings(table, UNMIXED, MIXED, "L_ret", TREATMENT)
     erasure = np.mean([0.25 * np.log10(rate / 1e-5) ** 1.5 for rate in (1e-4, 3e-4, 1e-3)])
     assert found.result.effect == pytest.approx(-0.4 * erasure)
-    assert found.result.sd == pytest.approx(0, abs=1e-9)
+    assert np.ptp(list(found.result.differences.values())) == pytest.approx(0, abs=1e-9)
     assert (found.result.n, found.num_blocks, found.num_left_out) == (3, 2 * 2 * 3, 0)
     assert len(found.finetune_ids) == 2 * 12 * 3
 
@@ -38,7 +38,7 @@ def test_a_setting_that_one_seed_lacks_counts_for_none(table):
     holed = table.with_columns(pl.when(hole).then(None).otherwise("L_ret").alias("L_ret"))
     found = compare_at_equal_settings(holed, UNMIXED, MIXED, "L_ret", TREATMENT)
     assert (found.num_blocks, found.num_left_out) == (8, 4)
-    assert found.result.sd == pytest.approx(0, abs=1e-9)
+    assert np.ptp(list(found.result.differences.values())) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_seed_that_has_just_begun_does_not_cost_the_others_their_settings(table):

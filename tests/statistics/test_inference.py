@@ -1,5 +1,7 @@
 """The paired t interval, equivalence, Holm: against textbook values and simulation."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -56,13 +58,25 @@ def test_signs_are_counted_on_both_sides():
 
 
 def test_equal_differences_are_not_an_error():
-    assert paired({0: -0.5, 1: -0.5}).conclusion() == "lower"
-    assert paired({0: 0.0, 1: 0.0}).conclusion() == "inconclusive"
+    for values in ({0: -0.5, 1: -0.5}, {0: 0.0, 1: 0.0}, {0: 3.3 - 3.2, 1: 3.4 - 3.3, 2: 3.5 - 3.4}):
+        found = paired(values)
+        assert found.conclusion() == "inconclusive", "what does not vary says nothing of the noise"
+        assert (found.n, found.low, found.p, found.sd, found.detectable) == (len(values), None, None, None, None)
+        assert equivalence_p(found, 1.0) is None
+
+
+def test_a_difference_that_is_not_finite_is_refused():
+    for value in (math.nan, math.inf):
+        with pytest.raises(UserError, match="seed 4: a loss is not finite"):
+            paired({3: 0.1, 4: value})
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=8), st.sampled_from([0.05, 0.01, 0.004]))
 def test_the_interval_shown_is_what_decides(values, level):
     result = paired(dict(enumerate(values)), level)
+    if result.low is None:
+        assert np.ptp(values) < 1e-11, "only without any spread"
+        return
     has_zero = result.low <= 0 <= result.high
     if abs(result.p - level) > 1e-9:  # rounding alone decides there
         assert (result.conclusion() == "inconclusive") == has_zero
