@@ -111,10 +111,15 @@ def read_study_run(root: Path) -> StudyRun:
     return StudyRun(root, plan, results, failures, evaluations)
 
 
-def read_metrics(root: Path, run_id: str) -> list[dict[str, Any]]:
+def read_metrics(root: Path, run_id: str, group: str = "") -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl, in order; empty when there is none.
 
     A last line that is cut off (the writer was killed) is left out.
+
+    Args:
+        root: folder of the study run.
+        run_id: of a stage run.
+        group: only lines with keys of this group (``watch``); the others are not even parsed.
 
     Raises:
         UserError: a line before the last is not JSON.
@@ -124,10 +129,12 @@ def read_metrics(root: Path, run_id: str) -> list[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
+    mark = f'"{group}/' if group else ""
     try:
-        return json.loads(f"[{','.join(lines)}]")  # at once: a third of the time
+        return json.loads(f"[{','.join(line for line in lines if mark in line)}]")  # at once: a third of the time
     except ValueError:
-        return _whole_lines(path, lines)
+        records = _whole_lines(path, lines)
+        return [record for record in records if not group or any(key.startswith(f"{group}/") for key in record)]
 
 
 def _whole_lines(path: Path, lines: list[str]) -> list[dict[str, Any]]:

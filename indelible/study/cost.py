@@ -6,8 +6,10 @@ from typing import Any
 
 from indelible.study.architecture import Architecture, architecture_of_spec
 from indelible.study.arm import ModelSpec
-from indelible.study.graph import Graph, stage_windows, total_steps
+from indelible.study.graph import Graph, StageRun, stage_windows, total_steps
 from indelible.study.stage_spec import StageSpec
+
+DEFAULT_POINTS = 17  # of a curve whose steps nobody chose, about
 
 
 def num_parameters(model: ModelSpec, vocab_size: int) -> int:
@@ -36,7 +38,8 @@ def stage_cost(spec: StageSpec, shape: Architecture, reported_windows: int = 0) 
     Args:
         spec: the stage run.
         shape: of the model that it trains.
-        reported_windows: held-out windows that are evaluated when it has ended, over all corpora.
+        reported_windows: held-out windows that are evaluated beside training, over all corpora: when it has ended, and
+            at the points of its curves.
     """
     tokens = stage_windows(spec) * spec.seq_len
     forward = shape.forward_flops(spec.seq_len)
@@ -58,7 +61,24 @@ def graph_costs(graph: Graph, shapes: Mapping[str, Architecture]) -> dict[str, S
         checkpoint: sum(graph.heldout[kind].windows for kind in wanted.values())
         for checkpoint, wanted in graph.evaluations.items()
     }
-    return {run.id: stage_cost(run.spec, shapes[run.id], reported.get(run.id, 0)) for run in graph.runs.values()}
+    return {
+        run.id: stage_cost(run.spec, shapes[run.id], reported.get(run.id, 0) + watched_windows(run, graph))
+        for run in graph.runs.values()
+    }
+
+
+def watched_windows(run: StageRun, graph: Graph) -> int:
+    """Held-out windows that the curves of a run take, over all points and corpora, at most."""
+    if run.watch is None:
+        return 0
+    last = total_steps(run.spec)
+    points = min(last + 1, DEFAULT_POINTS)
+    if run.watch.steps is not None:
+        points = len({step for step in run.watch.steps if step < last}) + 1  # the end is always one
+    kinds = graph.heldout
+    if run.watch.corpora is not None:
+        kinds = tuple(kind for kind in kinds if kind.store.rpartition("-")[0] in run.watch.corpora)
+    return points * sum(run.watch.windows or kind.windows for kind in kinds if kind.seq_len == run.spec.seq_len)
 
 
 def shapes_by_run(graph: Graph, vocab_size: int, given: Mapping[str, Architecture]) -> dict[str, Architecture]:

@@ -8,8 +8,8 @@ from fake_study import FakeStudy, write_fake_study
 from resolved_study import write_resolved_study
 
 from indelible.errors import UserError
-from indelible.records import Evaluation, Plan, StageResult
-from indelible.results.run_folder import read_study_run
+from indelible.records import Evaluation, Plan, StageResult, run_dir
+from indelible.results.run_folder import read_metrics, read_study_run
 
 PAPER = {"name": "x", "scale": "pico", "pipeline": {"pre": "general", "post": "music", "ft": "chemistry"}, "seeds": [0]}
 
@@ -82,3 +82,14 @@ def test_a_folder_of_the_earlier_format_is_refused_with_what_to_do(folder):
     (folder / "plan.json").write_text(json.dumps({"format": 1, "chains": [], "stage_runs": []}))
     with pytest.raises(UserError, match=r"plan\.json: format 1 where 2 is expected; .* Use that version"):
         read_study_run(folder)
+
+
+def test_metrics_are_read_by_group_and_a_cut_last_line_is_left_out(tmp_path):
+    folder = run_dir(tmp_path, "run")
+    folder.mkdir(parents=True)
+    lines = ['{"step": 0, "watch/music/nats_per_token": 2.0}', '{"step": 1, "train/loss": 3.0}']
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert [one["step"] for one in read_metrics(tmp_path, "run")] == [0, 1]
+    assert [one["step"] for one in read_metrics(tmp_path, "run", "watch")] == [0]
+    (folder / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 2, "watch/mus']) + "\n")
+    assert [one["step"] for one in read_metrics(tmp_path, "run", "watch")] == [0]

@@ -95,3 +95,26 @@ def test_evaluations_and_early_stopping_are_in_the_price():
     assert alone.tokens == 23438 * 128
     assert alone.flops == pytest.approx(forward * 128 * (3 * 23438 + (steps // 40 + 2) * 128))
     assert cost.stage_cost(spec, shape, 10).flops - alone.flops == pytest.approx(forward * 10 * 128)
+
+
+def test_curves_are_in_the_price():
+    raw = {
+        "name": "t", "scale": "pico", "pipeline": {"pre": "general", "post": "music", "ft": "chemistry"}, "seeds": [0],
+        "evaluation": {"windows": 8},
+    }  # fmt: skip
+
+    def finetune(watch):
+        study = resolve_study({**raw, "finetune": {"watch": watch}} if watch is not None else raw)
+        graph = build_graph(study, Stores({corpus: f"{corpus}-1" for corpus in study.data.corpora}, "t"))
+        return next(run for run in graph.runs.values() if run.stage == "finetune"), graph
+
+    bare, graph = finetune(None)
+    assert cost.watched_windows(bare, graph) == 0
+    run, graph = finetune({"corpora": ["music", "chemistry"], "steps": [0, 1, 2, 999_999]})
+    assert run.id == bare.id, "watching is in no identity"
+    assert cost.watched_windows(run, graph) == 4 * 2 * 8, "at 0, 1, 2 and the end"
+    assert cost.watched_windows(*finetune({"windows": 5})) == 17 * 3 * 5, "all corpora, at about 17 steps"
+    shapes = dict.fromkeys(graph.runs, architecture_of_spec(TINY, 100))
+    without = cost.stage_cost(run.spec, shapes[run.id], 3 * 8).flops
+    watched = shapes[run.id].forward_flops(128) * 64 * 128
+    assert cost.graph_costs(graph, shapes)[run.id].flops == pytest.approx(without + watched)
