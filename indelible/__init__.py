@@ -1,7 +1,7 @@
 """indelible: measures which upstream decisions make a capability survive later fine-tuning.
 
-The library is `load_study`, `plan`, `run`, `open` and `compare`; the command line calls nothing else. Names are loaded
-when they are first used, so that importing the package costs nothing. README.md has an example.
+The library is `load_study`, `plan`, `run`, `open`, `compare` and `audit`; the command line calls nothing else. Names
+are loaded when they are first used, so that importing the package costs nothing. README.md has an example.
 """
 
 import importlib
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from indelible.errors import UserError
 
 if TYPE_CHECKING:
+    from indelible.durability.card import Audit
+    from indelible.durability.run import audit
     from indelible.workflow.estimate import Estimate
     from indelible.workflow.loading import LoadedStudy, load_study, plan
     from indelible.workflow.reading import StudyRuns, compare
@@ -19,12 +21,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audit",
     "Estimate",
     "LoadedStudy",
     "StudyRuns",
     "UnfinishedStudy",
     "UserError",
     "__version__",
+    "audit",
     "compare",
     "load_study",
     "open",
@@ -33,10 +37,12 @@ __all__ = [
 ]
 
 _HOMES = {  # name to the module that has it, and its name there
+    "Audit": ("indelible.durability.card", "Audit"),
     "Estimate": ("indelible.workflow.estimate", "Estimate"),
     "LoadedStudy": ("indelible.workflow.loading", "LoadedStudy"),
     "StudyRuns": ("indelible.workflow.reading", "StudyRuns"),
     "UnfinishedStudy": ("indelible.workflow.running", "UnfinishedStudy"),
+    "audit": ("indelible.durability.run", "audit"),
     "compare": ("indelible.workflow.reading", "compare"),
     "load_study": ("indelible.workflow.loading", "load_study"),
     "open": ("indelible.workflow.reading", "open_runs"),

@@ -21,6 +21,7 @@ COMMANDS = {  # which module registers which commands; these modules import noth
     "corpora_commands": ("corpora",),
     "models_commands": ("models",),
     "export_commands": ("export",),
+    "audit_commands": ("audit",),
     "theory_commands": ("theory",),
 }
 
@@ -51,7 +52,10 @@ def _common(
 
 
 def main() -> None:
-    """Runs a command. Exit codes: 0 done, 1 some run failed, 2 the request was wrong (one message, no traceback)."""
+    """Runs a command. Exit codes: 0 done, 1 some run failed, 2 the request was wrong (one message, no traceback).
+
+    `audit` adds 3 (not durable) and 4 (cannot tell).
+    """
     prepare_terminal()
     prepare_user()
     try:

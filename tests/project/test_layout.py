@@ -13,7 +13,7 @@ from indelible.cli.main import COMMANDS
 PACKAGE = Path(indelible.__file__).parent
 ROOMS = [
     *("objectives", "study", "records", "theory", "corpora", "models", "data", "train", "scheduling", "console"),
-    *("measure", "results", "statistics", "claims", "report", "workflow", "cli"),
+    *("measure", "results", "statistics", "claims", "report", "workflow", "durability", "cli"),
 ]
 SHARED = {"strict", "errors", "files", "host", "__version__"}  # modules beside the rooms, open to all
 
