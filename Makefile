@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= runs/quickstart
 
-.PHONY: demo test unit lint install install-test clean
+.PHONY: demo test unit lint mutants install install-test clean
 
 demo: install
 	$(BIN)/indelible corpora fetch general music chemistry
@@ -24,6 +24,10 @@ lint: install-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Half an hour to hours; not in CI. Parts: make mutants MUTANTS="--only ledger --count 20"
+mutants: install-test
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false $(BIN)/python benchmarks/mutants.py $(MUTANTS)
 
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test

@@ -60,6 +60,25 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not a JSON file ({error}); delete it and run the command again.") from None
 
 
+def refuse_constants(path: Path | str, data: bytes) -> None:
+    """Refuses NaN and infinities, which Python's readers take for numbers of JSON; other faults are left to the reader.
+
+    Raises:
+        UserError: one of them stands in ``data``, the bytes of the file at ``path``.
+    """
+
+    def refuse(name: str) -> None:
+        raise UserError(f"{path}: not a JSON file ({name} stands in it, which is no number of JSON); delete it and run "
+                        "the same command again.")  # fmt: skip
+
+    try:
+        json.loads(data, parse_constant=refuse)
+    except UserError:
+        raise
+    except (ValueError, RecursionError):  # who reads it says what else is wrong
+        return
+
+
 def file_sha256(path: Path) -> str:
     """Hex sha256 of a file's bytes, read in blocks of 1 MiB."""
     digest = hashlib.sha256()

@@ -36,6 +36,18 @@ def added_later(default: Any, **constraints: Any) -> Any:
     return Field(default=default, json_schema_extra={HASHED_AT_DEFAULT: False}, **constraints)
 
 
+def unset_later(model: BaseModel) -> set[str]:
+    """The fields of a model that were added later and have their default: a dump that is hashed leaves them out."""
+    fields = type(model).model_fields.items()
+    return {
+        name
+        for name, field in fields
+        if isinstance(extra := field.json_schema_extra, dict)
+        and extra.get(HASHED_AT_DEFAULT) is False
+        and getattr(model, name) == field.get_default(call_default_factory=True)
+    }
+
+
 def _is_number_field(model: type[BaseModel], name: str) -> bool:
     field = model.model_fields.get(name)
     shown = repr(field.annotation) if field is not None else ""
@@ -70,4 +82,5 @@ def _bounded(count: int) -> int:
     return count
 
 
+Positive = Annotated[int, Field(gt=0, le=LARGEST)]
 Count = Annotated[int, BeforeValidator(parse_count)]  # a number of tokens or of steps: 1000, 10k, 2M, 8.7B

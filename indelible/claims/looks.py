@@ -15,20 +15,32 @@ it, and the page says so.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
+from pydantic import ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 
 from indelible.claims.evidence import Evidence
 from indelible.claims.verdicts import Claim, LevelOf
 from indelible.claims.wording import effect_text
 from indelible.errors import UserError
-from indelible.files import read_json, write_json
+from indelible.files import write_json
 from indelible.results.labels import plural
 from indelible.statistics.inference import Inference, holm_levels
-from indelible.statistics.sequential import FUTILE, FUTILE_BELOW, OPEN, Design, decide, seeds_wanted, sequential_design
+from indelible.statistics.sequential import (
+    FUTILE,
+    FUTILE_BELOW,
+    MAX_SEEDS,
+    OPEN,
+    Design,
+    decide,
+    seeds_wanted,
+    sequential_design,
+)
 
 RECORD = "looks.json"
+MAX_LOOKS, MIN_LEVEL = 100, 1e-9  # of a design that is read
 
 
 @dataclass(frozen=True)
@@ -37,9 +49,9 @@ class Look:
 
     claim: str
     scope: str
-    number: int  # of the look, from 0
+    number: NonNegativeInt  # of the look, from 0
     num_seeds: int
-    planned: tuple[int, ...]  # seeds at all looks of the design
+    planned: tuple[int, ...]  # seeds at all looks of the design, rising from 2 or more
     level: float  # of the design, two-sided, all looks and scopes together
     nominal: float  # what p was compared with
     effect: float | None  # nats per token, of the comparison that decides
@@ -48,6 +60,9 @@ class Look:
     p_support: float | None
     p_against: float | None
     decision: str  # supported, contradicted, futile or open
+
+
+_LOOKS = TypeAdapter(list[Look], config=ConfigDict(allow_inf_nan=False))
 
 
 def look(
@@ -121,9 +136,24 @@ def read_looks(folder: Path) -> list[Look]:
     if not path.exists():
         return []
     try:
-        return [Look(**{**one, "planned": tuple(one["planned"])}) for one in read_json(path)]
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{path}: not a record of looks ({error}); it is written by `indelible run`.") from None
+        looks = _LOOKS.validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _not_looks(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    for one in looks:
+        rises = all(before < after for before, after in pairwise((1, *one.planned)))
+        if not (rises and len(one.planned) <= MAX_LOOKS and one.planned[-1] <= MAX_SEEDS):
+            raise _not_looks(path, f"planned is {one.planned!r:.60}; seeds rise from 2 on, up to {MAX_SEEDS:,}")
+        if one.number >= len(one.planned) or not MIN_LEVEL <= one.level < 1:
+            raise _not_looks(path, f"look {one.number} of {len(one.planned)} at level {one.level:g}")
+    return looks
+
+
+def _not_looks(path: Path, why: str) -> UserError:
+    return UserError(
+        f"{path}: not a record of looks ({why}); it is written by `indelible run`. Put it back as it was: "
+        "without it the looks that were taken would not be accounted for."
+    )
 
 
 def planned_levels(looks: Sequence[Look]) -> dict[str, LevelOf]:

@@ -1,7 +1,10 @@
 """A finding's numbers in words, the same on the screen and on the page: what is shown is what decides."""
 
+from collections.abc import Sequence
+
 from indelible.claims.evidence import INCONCLUSIVE
 from indelible.claims.verdicts import Finding
+from indelible.results.columns import is_higher_better
 from indelible.results.labels import plural
 from indelible.statistics.by_document import DocumentComparison
 from indelible.statistics.compare import Comparison
@@ -104,14 +107,16 @@ def verdicts_footnote(inference: Inference, *, is_corrected: bool) -> str:
     )
 
 
-def compare_footnote(inference: Inference) -> str:
-    """How to read the lines of `comparison_text`."""
+def compare_footnote(inference: Inference, losses: Sequence[str] = ()) -> str:
+    """How to read the lines of `comparison_text`; ``losses`` are those that are compared."""
+    of_pairs = " (of accuracies shares of pairs, of preference losses nats a pair)"
+    units = of_pairs if any(is_higher_better(loss) for loss in losses) else ""
+    risk = f"Each comparison by itself has a risk of {confidence_text(inference.level)}"
     return (
-        "Effects in nats per token, paired over seeds (n; signs: seeds with the effect's sign / with the other), with "
-        f"paired t intervals. Each comparison by itself has a risk of {confidence_text(inference.level)}: they are for "
-        f"looking, and nothing corrects for how many there are. Detectable: the true effect that so many seeds find "
-        f"with power {inference.power:g}. New seeds: a range that holds the number needed about half of the time. The "
-        "runs behind each: --json."
+        f"Effects in nats per token{units}, paired over seeds (n; signs: seeds with the effect's sign / with the "
+        f"other), with paired t intervals. {risk}: they are for looking, and nothing corrects for how many there are. "
+        f"Detectable: the true effect that so many seeds find with power {inference.power:g}. New seeds: a range that "
+        "holds the number needed about half of the time. The runs behind each: --json."
     )
 
 

@@ -74,7 +74,7 @@ def _offline(name: str, include_unclear: bool) -> "OfflineCorpus":
 
 
 def fetch_corpora(
-    names: Annotated[list[str] | None, typer.Argument(help="Offline corpora; default: all four.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Offline corpora; default: all.")] = None,
     include_unclear: _Unclear = False,
 ) -> None:
     """Fetches and parses offline corpora into the cache."""
@@ -112,6 +112,11 @@ def inspect(
     text_column: Annotated[str | None, typer.Option(help="For files: the column that holds the text.")] = None,
     prompt_column: Annotated[str | None, typer.Option(help="For files: the column that holds the prompt.")] = None,
     completion_column: Annotated[str | None, typer.Option(help="For files: the column of the completion.")] = None,
+    messages_column: Annotated[str | None, typer.Option(help="For files: the column of conversations.")] = None,
+    chosen_column: Annotated[
+        str | None, typer.Option(help="For files of pairs: the column of the better answer.")
+    ] = None,
+    rejected_column: Annotated[str | None, typer.Option(help="For files of pairs: that of the worse answer.")] = None,
     include_unclear: _Unclear = False,
     as_json: _Json = False,
 ) -> None:
@@ -120,7 +125,14 @@ def inspect(
     from indelible.data.inspection import inspect_corpus
     from indelible.study.corpus_spec import CatalogueCorpus
 
-    columns = {"text_column": text_column, "prompt_column": prompt_column, "completion_column": completion_column}
+    columns = {
+        "text_column": text_column,
+        "prompt_column": prompt_column,
+        "completion_column": completion_column,
+        "messages_column": messages_column,
+        "chosen_column": chosen_column,
+        "rejected_column": rejected_column,
+    }
     spec = _spec_of(target, include_unclear, columns)
     limit = _STREAMED if isinstance(spec, CatalogueCorpus) else None
     found = inspect_corpus(spec, default_cache_dir(), samples=samples, limit=limit)
@@ -147,3 +159,5 @@ def _print(target: str, found: dict[str, Any], limit: int | None) -> None:
     for number, sample in enumerate(found["samples"], 1):
         screen.rule(f"sample {number}: {sample['source']}, {sample['chars']:,} characters")
         screen.print(sample["text"] + ("..." if sample["chars"] > len(sample["text"]) else ""), markup=False)
+        if "rejected" in sample:
+            screen.print(f"worse answer:{sample['rejected']}", markup=False)

@@ -33,6 +33,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a study would run and what it costs, without running it."""
+    from indelible.console.packing_view import print_packing
     from indelible.study.load import load_study, resolved_arms
     from indelible.workflow.estimate import estimate
     from indelible.workflow.planning import plan_study
@@ -47,6 +48,8 @@ def plan(
         print(json.dumps(found.as_json(), indent=1))
     else:
         _print_plan(found)
+        if out is not None:
+            print_packing(out, console())
 
 
 def _print_plan(found: "Estimate") -> None:

@@ -214,7 +214,7 @@ def compare(
     for one in found:
         for line in contrast_lines(one, by, "change of " if is_gain else ""):
             typer.echo(line)
-    typer.echo(compare_footnote(runs.inference))
+    typer.echo(compare_footnote(runs.inference, list(dict.fromkeys(loss for one in found for loss in one.losses))))
 
 
 def _compare_documents(places: Sequence[Path], runs: tuple[str, str], corpus: str | None, *, is_json: bool) -> None:

@@ -98,6 +98,7 @@ def _run(
     """Runs a study before the user's eyes; returns the exit code."""
     from indelible.cli.token_bars import token_bars
     from indelible.console.live import print_outcome, watching
+    from indelible.console.packing_view import print_packing
     from indelible.scheduling.failures import MAX_ATTEMPTS
     from indelible.scheduling.launcher import launch
     from indelible.scheduling.lease import LEASE_SECONDS
@@ -106,6 +107,7 @@ def _run(
     screen = console()
     with token_bars(screen) as report:
         prepare_run(study, out, workers, force=force, report=report)
+    print_packing(out, screen)
     with watching(screen) as observer:
         outcome = launch(
             out,

@@ -9,7 +9,7 @@ from indelible.data.audit import Audit
 def print_audit(audit: Audit, console: Console) -> None:
     """Prints a table with a row for each use of a corpus in each ledger, then a line for each check."""
     table = Table(title="Tokens by use: requested, realised, and in each tenth of the stage")
-    for heading in ("stage", "seed", "runs", "corpus", "requested", "realised", "by tenth"):
+    for heading in ("stage", "seed", "runs", "corpus", "requested", "realised", "rows", "trained", "by tenth"):
         table.add_column(heading, justify="left" if heading in ("stage", "corpus", "by tenth") else "right")
     last: list[str] = []
     for row in audit.rows:
@@ -18,6 +18,8 @@ def print_audit(audit: Audit, console: Console) -> None:
             row.use,
             f"{row.requested_tokens:,}",
             f"{row.realised_tokens:,}",
+            f"{row.rows:,}",
+            f"{row.trained_tokens:,}",
             " ".join(f"{short_count(tokens):>5}" for tokens in row.tenths),
         )
         last = row.runs

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from indelible.console.live import duration
 from indelible.errors import UserError
-from indelible.records import Evaluation, Failure, Plan, StageResult
+from indelible.records import RUN_ID, Evaluation, Failure, Plan, StageResult
 from indelible.scheduling.folder import SpecFile
-from indelible.scheduling.lease import LeaseObserver, latest_generation, read_beat, read_record
-from indelible.study.identity import given_id
+from indelible.scheduling.lease import LeaseObserver, generations, read_beat, read_record
+from indelible.study.identity import given_id, part_of
 
 _FAILURE = re.compile(r"failure(\.\d+)?\.json")
 
@@ -42,10 +42,13 @@ class RunFiles:
     @property
     def start(self) -> tuple[str, str | None] | None:
         """Id and folder (where the plan says it) of the given checkpoint that the run starts from."""
-        init = self.head.spec["init"]
-        if init is None:
+        place = self.run_dir / "spec.json"
+        if part_of(self.head.spec, place, "init", of=(dict, type(None))) is None:
             return None
-        given, plan = given_id(init["sha256"]), Plan.read(self.run_dir.parents[1] / "plan.json")
+        given, plan = (
+            given_id(part_of(self.head.spec, place, "init", "sha256", of=str)),
+            Plan.read(self.run_dir.parents[1] / "plan.json"),
+        )
         return given, plan.given.get(given) if plan is not None else None
 
 
@@ -98,18 +101,28 @@ def read_run(run_dir: Path) -> RunFiles:
 
 
 def ancestors(run: RunFiles) -> list[RunFiles]:
-    """The run's parents, the nearest first, as far as their folders are there."""
-    found: list[RunFiles] = []
-    while run.head.parent is not None and (run.run_dir.parent / run.head.parent / "spec.json").is_file():
-        run = read_run(run.run_dir.parent / run.head.parent)
-        found.append(run)
-    return found
+    """The run's parents, the nearest first, as far as their folders are there.
+
+    Raises:
+        UserError: a run is its own ancestor, or its parent is no plain folder name.
+    """
+    found, names = [run], {run.run_dir.name}
+    while (parent := found[-1].head.parent) is not None:
+        place = found[-1].run_dir / "spec.json"
+        if not RUN_ID.fullmatch(parent) or parent in names:
+            why = "which descends from it" if parent in names else "which is no stage run"
+            raise UserError(f"{place}: parent is {parent!r}, {why}; the file was edited. Put back what it was.")
+        if not (run.run_dir.parent / parent / "spec.json").is_file():
+            break
+        names.add(parent)
+        found.append(read_run(run.run_dir.parent / parent))
+    return found[1:]
 
 
 def attempts(run_dir: Path) -> list[dict[str, Any]]:
     """One entry per attempt: worker, host, and how it ended (null: running, or its worker died)."""
     entries = []
-    for generation in range(1, latest_generation(run_dir) + 1):
+    for generation in generations(run_dir):
         record, (_, beat) = read_record(run_dir, generation), read_beat(run_dir, generation)
         entries.append(
             {

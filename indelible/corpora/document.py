@@ -4,6 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from indelible.corpora.messages import Message
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -20,6 +22,14 @@ class Document:
     licence: str
     group: str = ""
     marks: tuple[tuple[int, int], ...] = ()  # of the prompt, [start, end) characters that the template wrote
+    messages: tuple[Message, ...] = ()  # of a conversation: what the tokenizer's chat template writes; `text` stands
+    # for it where texts are compared
+    rejected: str = ""  # the worse answer to the prompt; ``text`` ends with the better one. Empty = no pair
+
+    @property
+    def content(self) -> str:
+        """All that makes it what it is: its text, and of a pair the worse answer too."""
+        return f"{self.text}\x1e{self.rejected}" if self.rejected else self.text
 
 
 class Parsed(NamedTuple):
@@ -28,6 +38,7 @@ class Parsed(NamedTuple):
     text: str
     prompt_chars: int = 0
     group: str = ""
+    rejected: str = ""
 
 
 def content_hash(text: str) -> bytes:

@@ -4,25 +4,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from indelible.corpora.document import Document
+from indelible.corpora.messages import Message, plain_text, read_messages
 from indelible.errors import UserError
 from indelible.study.corpus_spec import HubCorpus, LocalCorpus
 
 MAX_DOCUMENT_BYTES = 10_000_000  # one document; a longer one would take gigabytes to tokenise
 
-MARKED = {"template_marks": 1}  # in the recipe of a corpus whose template may write special tokens
+_MARKED = {"template_marks": 1}  # in the recipe of a corpus whose template may write special tokens
+_CHAT = {"chat": 1}  # and of one of conversations; raised when the same messages would give other tokens
 
 
 def wanted_columns(spec: LocalCorpus | HubCorpus) -> list[str]:
     """The columns that a spec reads."""
-    pair = [spec.prompt_column, spec.completion_column] if spec.has_prompts else [spec.text_column or "text"]
-    return list(dict.fromkeys(c for c in (*pair, spec.source_column, *spec.filter) if c is not None))
+    answers = [spec.completion_column, spec.chosen_column, spec.rejected_column]
+    read = [spec.prompt_column, *answers] if spec.has_prompts else [spec.text_column or "text"]
+    if spec.messages_column is not None:
+        read = [spec.messages_column]
+    return list(dict.fromkeys(c for c in (*read, spec.source_column, *spec.filter) if c is not None))
 
 
 def missing_column(column: str, present: list[str], where: str) -> UserError:
     """The error for a column that is not there."""
     return UserError(
         f"{where}: no column {column!r}; it has {', '.join(map(repr, present)) or 'no columns'}. "
-        "Set text_column, or prompt_column and completion_column, to one of these."
+        "Set text_column, or prompt_column and completion_column (of pairs: chosen_column and rejected_column), or "
+        "messages_column, to these."
     )
 
 
@@ -57,16 +63,23 @@ def document_of(record: Mapping[str, Any], spec: LocalCorpus | HubCorpus, source
     """Makes a record a document; None if the filter refuses it or it holds no text.
 
     Raises:
-        UserError: a column is missing or is not text, or the document is too long; ``where`` is named.
+        UserError: a column is missing or is not text, the document is too long, or a pair has no answer or two equal
+            ones; ``where`` is named.
     """
     if not is_wanted(record, spec, where):
         return None
     if spec.source_column is not None:
         source = str(_value(record, spec.source_column, where))
         check_encodable(source, where)
+    if spec.has_messages:
+        return _conversation(record, spec, source, where)
     marks: tuple[tuple[int, int], ...] = ()
-    if spec.prompt_column is not None and spec.completion_column is not None:
-        completion = _text(record, spec.completion_column, where)
+    rejected, answer_column = "", spec.chosen_column or spec.completion_column
+    if spec.prompt_column is not None and answer_column is not None:
+        completion = _text(record, answer_column, where)
+        if spec.rejected_column is not None:
+            rejected = _text(record, spec.rejected_column, where)
+            check_pair(completion, rejected, (answer_column, spec.rejected_column), where)
         before, _, after = spec.template.removesuffix("{completion}").partition("{prompt}")
         head = before + _text(record, spec.prompt_column, where) + after
         text, prompt_chars = head + completion, len(head)
@@ -78,9 +91,58 @@ def document_of(record: Mapping[str, Any], spec: LocalCorpus | HubCorpus, source
         is_blank = not text.strip()
     if is_blank:
         return None
+    for part in (text, rejected):
+        check_length(part, where)
+        check_encodable(part, where)
+    group = text[:prompt_chars] if rejected else ""  # answers to one prompt fall on one side of the held-out split
+    return Document(text, prompt_chars, source, spec.licence, group, marks, rejected=rejected)
+
+
+def check_pair(chosen: str, rejected: str, columns: tuple[str, str], where: str) -> None:
+    """Refuses a pair that says nothing of what is better.
+
+    Raises:
+        UserError: an answer is empty, or both are equal but for blank space at their ends.
+    """
+    for answer, column in zip((chosen, rejected), columns, strict=True):
+        if not answer.strip():
+            raise UserError(
+                f"{where}: column {column!r} holds no answer; a pair needs a better and a worse one. Take the record "
+                "out of the file, or leave it out by filter."
+            )
+    if chosen.strip() == rejected.strip():
+        raise UserError(
+            f"{where}: {columns[0]!r} and {columns[1]!r} are the same answer; a pair needs a better and a worse one. "
+            "Take the record out of the file, or leave it out by filter."
+        )
+
+
+def _conversation(record: Mapping[str, Any], spec: LocalCorpus | HubCorpus, source: str, where: str) -> Document | None:
+    """A record of messages; None if no assistant in it says anything."""
+    if spec.messages_column is not None:
+        column = spec.messages_column
+        messages = read_messages(_value(record, column, where), f"{where}: column {column!r}")
+    else:
+        pair = ((spec.prompt_column, "user"), (spec.completion_column, "assistant"))
+        messages = tuple(m for column, role in pair for m in _turns(record, column or "", role, where))
+    if not any(message.role == "assistant" and message.content.strip() for message in messages):
+        return None
+    text = plain_text(messages)
     check_length(text, where)
     check_encodable(text, where)
-    return Document(text, prompt_chars, source, spec.licence, marks=marks)
+    return Document(text, 0, source, spec.licence, messages=messages)
+
+
+def _turns(record: Mapping[str, Any], column: str, role: str, where: str) -> tuple[Message, ...]:
+    """What a column says: a text in a role, or messages."""
+    if isinstance(value := _value(record, column, where), list):
+        return read_messages(value, f"{where}: column {column!r}")
+    return (Message(role, _text(record, column, where)),)
+
+
+def template_recipe(spec: LocalCorpus | HubCorpus) -> dict[str, Any]:
+    """What the recipe of a corpus says of how its template is written."""
+    return _CHAT if spec.has_messages else _MARKED if has_marks(spec) else {}
 
 
 def has_marks(spec: LocalCorpus | HubCorpus) -> bool:

@@ -9,11 +9,11 @@ from typing import Any
 
 from indelible.corpora.catalog import HUB
 from indelible.corpora.document import Document
-from indelible.corpora.fields import MARKED, document_of, has_marks, missing_column, wanted_columns
+from indelible.corpora.fields import document_of, missing_column, template_recipe, wanted_columns
 from indelible.corpora.listing import list_files
 from indelible.errors import UserError
 from indelible.files import read_json, write_json
-from indelible.study.corpus_spec import CatalogueCorpus, HubCorpus, LocalCorpus
+from indelible.study.corpus_spec import CatalogueCorpus, HubCorpus, LocalCorpus, text_recipe
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -152,9 +152,7 @@ def _records(stream: Iterable[dict[str, Any]], spec: HubCorpus) -> Iterator[dict
 
 def hub_recipe(spec: HubCorpus, cache_dir: Path) -> dict[str, Any]:
     """What decides the documents; for a folder, its files. Asks nothing of the hub."""
-    recipe = spec.model_dump(mode="json", exclude={"max_tokens"})
-    if has_marks(spec):
-        recipe |= MARKED
+    recipe = text_recipe(spec) | template_recipe(spec)
     if is_folder(spec):
         recipe |= {"id": Path(spec.id).name, "files": _folder_files(spec, cache_dir)}
     return recipe

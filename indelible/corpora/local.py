@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from indelible.corpora.document import Document
-from indelible.corpora.fields import MARKED, check_length, document_of, has_marks, missing_column, wanted_columns
+from indelible.corpora.fields import check_length, document_of, missing_column, template_recipe, wanted_columns
 from indelible.corpora.listing import format_of, list_files, shown
 from indelible.corpora.textcut import cut
 from indelible.corpora.zst import ZstdError, open_zst
 from indelible.errors import UserError
-from indelible.study.corpus_spec import LocalCorpus
+from indelible.study.corpus_spec import LocalCorpus, text_recipe
 
 _TEXT_BLOCK = 1 << 20  # characters of a text file held at once
 _PARQUET_ROWS = 1024  # held at once
@@ -189,5 +189,4 @@ def local_documents(spec: LocalCorpus, cache_dir: Path) -> Iterator[Document]:
 def local_recipe(spec: LocalCorpus, cache_dir: Path) -> dict[str, Any]:
     """What decides the documents: the files' contents in order, and how they are read; not where they lie."""
     files = [[source, name, sha256] for source, name, _, sha256 in list_files(spec, cache_dir)]
-    recipe = {"files": files, **spec.model_dump(mode="json", exclude={"path", "max_tokens"})}
-    return recipe | MARKED if has_marks(spec) else recipe
+    return {"files": files, **text_recipe(spec, "path"), **template_recipe(spec)}

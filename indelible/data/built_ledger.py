@@ -61,7 +61,7 @@ def requested_tokens(built: BuiltLedger) -> dict[str, int]:
     if not built.base_windows:
         return dict.fromkeys(names, 0)
     passes = built.base_windows / data.pass_windows
-    own = built.base_windows * spec.seq_len
+    own = (built.base_windows + round(passes * data.main.windows) * (data.main.sequences - 1)) * spec.seq_len
     tokens = {names[0]: own}
     for name, use in zip(names[1:], data.mix, strict=True):
         if use.per == "stage":

@@ -1,4 +1,7 @@
-"""Documents to token ids: a prompt and its completion apart, the marks of a template as the tokenizer's own tokens."""
+"""Documents to token ids: a prompt and its completion apart, the marks of a template as the tokenizer's own tokens.
+
+Conversations are written by the tokenizer's chat template; `chat` knows how.
+"""
 
 import re
 from collections.abc import Iterator
@@ -8,8 +11,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from indelible.corpora.document import Document
+from indelible.data.chat import ChatTokenizer, EncodedChat
 from indelible.data.lossless import LossCheck
 from indelible.data.tokenizer import load_fast
+from indelible.errors import UserError
 
 BATCH_BYTES = 400_000  # characters tokenised at once: the tokenizer's own results take a hundred bytes a token
 
@@ -30,6 +35,27 @@ class Encoder:
         self._special = special
         longest_first = sorted(filter(None, special), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._folder = path.parent
+        self._chat: ChatTokenizer | None = None  # loaded when the first conversation comes
+
+    def encode_chats(self, documents: list[Document], corpus: str) -> Iterator[EncodedChat]:
+        """The ids of each conversation, and what of them the assistant says.
+
+        Args:
+            documents: with messages, in the order that is wanted.
+            corpus: its name, for messages.
+
+        Raises:
+            UserError: there is no chat template, it refuses a conversation, or some text has no token.
+        """
+        if self._chat is None:
+            self._chat = ChatTokenizer(self._folder)
+        for document in documents:
+            self._loss.check([message.content for message in document.messages], corpus)
+            try:
+                yield self._chat.encode(document.messages)
+            except UserError as error:
+                raise UserError(f"corpus {corpus}, {document.source}: {error}") from None
 
     def encode(self, documents: list[Document], corpus: str) -> Iterator[list[np.ndarray]]:
         """The ids of each document: of its prompt and its completion apart, so that no token straddles the border.
@@ -39,7 +65,8 @@ class Encoder:
             corpus: its name, for messages.
 
         Yields:
-            For each document uint32 arrays: prompt and completion, or all of a document without prompt.
+            For each document uint32 arrays: prompt and completion, of a pair prompt and both answers, or all of a
+            document without prompt.
 
         Raises:
             UserError: the tokenizer has no token for some of the text.
@@ -56,11 +83,15 @@ class Encoder:
         prompts = [self._pieces(document) for document in batch]
         segments = [piece for pieces in prompts for piece in pieces if isinstance(piece, str)]
         completions = [document.text[document.prompt_chars :] for document in batch]
-        self._loss.check([*segments, *completions], corpus)
-        encoded = iter(_ids(self._text, [*segments, *completions]))
+        worse = [document.rejected for document in batch if document.rejected]
+        self._loss.check([*segments, *completions, *worse], corpus)
+        encoded = iter(_ids(self._text, [*segments, *completions, *worse]))
         heads = [[next(encoded) if isinstance(piece, str) else piece for piece in pieces] for pieces in prompts]
-        for document, pieces, completion in zip(batch, heads, encoded, strict=True):
-            yield [np.concatenate(pieces), completion] if document.prompt_chars else [completion]
+        answers = [next(encoded) for _ in batch]
+        for document, pieces, completion in zip(batch, heads, answers, strict=True):
+            rejected = [next(encoded)] if document.rejected else []
+            head = [np.concatenate(pieces)] if document.prompt_chars else []
+            yield [*head, completion, *rejected]
 
     def _pieces(self, document: Document) -> list[str | np.ndarray]:
         """A prompt as text to be encoded and ids of the template's special tokens."""

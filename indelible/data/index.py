@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from indelible.data.parts import RECORD, read_records
 from indelible.data.split import below, threshold
 from indelible.errors import UserError
+from indelible.files import read_json
 from indelible.study.corpus_spec import SplitSpec
 
 TRAIN, HELDOUT, DUPLICATE, BEYOND, EXACT_LEAK, NEAR_LEAK = range(6)
@@ -24,6 +26,12 @@ class Index:
     part: np.ndarray  # int32: which part a document is in
     first: np.ndarray  # int64 (parts + 1,): first document of each part
     disposition: np.ndarray  # uint8: index into DISPOSITIONS
+    chat: dict[str, Any] | None = None  # of conversations: how many do not tell what the assistant says, and why
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether documents are of parts, of which some may not be trained on."""
+        return self.chat is not None or bool((self.records["prompt_tokens"] > 0).any())
 
     def rows(self, disposition: int) -> np.ndarray:
         """Documents with one disposition, by rising order key: int64."""
@@ -48,6 +56,16 @@ def _collect(parts: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(np.lib.format.open_memmap(path, mode="r")), first
 
 
+def _chat_of(parts: list[Path]) -> dict[str, Any] | None:
+    """What the parts say of their conversations; None if they hold none."""
+    paths = [path for part in parts if (path := part.with_suffix(".chat.json")).exists()]
+    if not paths:
+        return None
+    found = [read_json(path) for path in paths]
+    reasons = [one["why_not"] for one in found if one["why_not"]]
+    return {"unmarked": sum(one["unmarked"] for one in found), "why_not": reasons[0] if reasons else ""}
+
+
 def build_index(name: str, parts: list[Path], split: SplitSpec, max_tokens: int | None) -> Index:
     """Reads the parts' records and decides duplicates, the cut at ``max_tokens`` and the held-out side.
 
@@ -67,17 +85,18 @@ def build_index(name: str, parts: list[Path], split: SplitSpec, max_tokens: int 
     if max_tokens is not None:
         disposition[kept[np.cumsum(records["tokens"][kept], dtype=np.int64) > max_tokens]] = BEYOND
     _hold_out(records, disposition, split)
-    index = Index(name, parts, records, part, first, disposition)
+    index = Index(name, parts, records, part, first, disposition, _chat_of(parts))
     for side, rule in (
         (HELDOUT, "raise data.split.heldout_fraction or max_heldout_tokens"),
         (TRAIN, "lower data.split.heldout_fraction"),
     ):
         if not (disposition == side).any():
             usable = int(((disposition == TRAIN) | (disposition == HELDOUT)).sum())
+            empty = "" if len(records) else " Every record, completion or assistant's message is empty."
             raise UserError(
                 f"corpus {name}: of {usable} usable documents ({len(records)} read) none is on the "
                 f"{DISPOSITIONS[side]} side; whole documents are held out, so give more documents or {rule}, now "
-                f"{split.heldout_fraction} and {split.max_heldout_tokens}."
+                f"{split.heldout_fraction} and {split.max_heldout_tokens}.{empty}"
             )
     return index
 

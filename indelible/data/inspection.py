@@ -33,7 +33,7 @@ def inspect_corpus(
     lowest: list[tuple[int, Document]] = []  # a random sample: the documents with the smallest order keys
     held = 0
     for document in islice(documents(spec, cache_dir), limit):
-        size = len(document.text.encode("utf-8", "surrogatepass"))
+        size = len((document.text + document.rejected).encode("utf-8", "surrogatepass"))
         entry = sources.setdefault(document.source, {"licence": document.licence, "documents": 0, "bytes": 0})
         entry["documents"] += 1
         entry["bytes"] += size
@@ -46,12 +46,13 @@ def inspect_corpus(
     total = sum(entry["bytes"] for entry in sources.values())
     shown = [
         {"source": d.source, "text": d.text[:_PREVIEW], "prompt_chars": d.prompt_chars, "chars": len(d.text)}
+        | ({"rejected": d.rejected[:_PREVIEW]} if d.rejected else {})
         for _, d in lowest[:samples]
     ]
     return {
         "documents": sum(entry["documents"] for entry in sources.values()),
         "bytes": total,
-        "tokens_estimate": _estimate([d.text for _, d in lowest], total, vocab_size) if lowest else None,
+        "tokens_estimate": _estimate([d.text + d.rejected for _, d in lowest], total, vocab_size) if lowest else None,
         "vocab_size": vocab_size,
         "sources": sources,
         "samples": shown,

@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from indelible.errors import UserError
+from indelible.study.row_rules import RowRules
 from indelible.study.stage_spec import MixUse, StageData, StageSpec
 
 Windows = npt.NDArray[np.uint32]
 Sources = npt.NDArray[np.uint8]
+MAX_ROWS = 2**32  # of a ledger: 20 GB of memory, and what 32 bits number
 PLACEMENTS = {"uniform": (0.0, 1.0), "early": (0.0, 1 / 3), "late": (2 / 3, 1.0)}  # fractions of the stage
 
 
@@ -32,29 +34,42 @@ class Ledger:
     source: Sources  # (num_windows,) index into `stores` and `uses`
     window: Windows  # (num_windows,) window index within the store's training split
     seq_len: int  # predicted tokens per window
+    rules: tuple[RowRules, ...] = ()  # of each use: how documents become its windows; empty = streams, all tokens count
+    sequences: tuple[int, ...] = ()  # of seq_len tokens that a row of each use is: 2 for pairs; empty = 1 of all
 
     def __len__(self) -> int:
         return len(self.window)
 
     @property
     def sha256(self) -> str:
-        """Hex digest over stores, order and window length."""
+        """Hex digest over stores, order and window length, and what a row is where documents stay whole."""
         digest = hashlib.sha256(repr((self.stores, self.seq_len)).encode())
+        if any(rules.packing != "stream" for rules in self.rules):  # else a number means the same window as ever
+            digest.update(repr([(rules.packing, rules.too_long) for rules in self.rules]).encode())
         digest.update(self.source.tobytes())
         digest.update(self.window.tobytes())
         return digest.hexdigest()
 
+    def rules_of(self, use: int) -> RowRules:
+        """How the documents of a use become windows."""
+        return self.rules[use] if self.rules else RowRules()
+
     def tokens_by_source(self, end: int | None = None) -> dict[str, int]:
         """Tokens of the first ``end`` windows (all by default) by use."""
         counts = np.bincount(self.source[:end], minlength=len(self.uses))
-        return {use: int(count) * self.seq_len for use, count in zip(self.uses, counts, strict=True)}
+        sizes = self._row_tokens().tolist()
+        return {use: int(count) * size for use, count, size in zip(self.uses, counts, sizes, strict=True)}
 
     def tokens_by_bin(self, bins: int, end: int | None = None) -> dict[str, list[int]]:
         """Tokens by use in each of ``bins`` equal parts of the stage."""
         edges = np.linspace(0, len(self) if end is None else end, bins + 1).round().astype(int)
         parts = [self.source[a:b] for a, b in pairwise(edges)]
-        counts = np.array([np.bincount(part, minlength=len(self.uses)) for part in parts]) * self.seq_len
+        counts = np.array([np.bincount(part, minlength=len(self.uses)) for part in parts]) * self._row_tokens()
         return {use: counts[:, i].tolist() for i, use in enumerate(self.uses)}
+
+    def _row_tokens(self) -> npt.NDArray[np.int64]:
+        """Tokens of a row of each use, padding included."""
+        return self.seq_len * np.array(self.sequences or [1] * len(self.uses), np.int64)
 
     def shown(self, use: int) -> Windows:
         """Windows of one use, in the order in which they are trained on."""
@@ -116,7 +131,9 @@ def build_ledger(spec: StageSpec, store_windows: Mapping[str, int]) -> Ledger:
         source, window = _passes(data, stretches, spec.seed)
         if any(use.per == "stage" for use in data.mix):
             source, window = _with_stage_mixes(spec, stretches, source, window)
-    return Ledger(tuple(use.store for use in data.uses), use_names(data), source, window, spec.seq_len)
+    stores, sequences = tuple(use.store for use in data.uses), tuple(use.sequences for use in data.uses)
+    rules = tuple(spec.rules(use) for use in data.uses)
+    return Ledger(stores, use_names(data), source, window, spec.seq_len, rules, sequences)
 
 
 def check_fits(
@@ -135,6 +152,13 @@ def check_fits(
     check_places(spec)
     for store, count in spec.data.asked_windows.items():
         available = store_windows[store]
+        if count > available and spec.objective.needs_pairs and store == spec.data.main.store:
+            raise UserError(
+                f"corpus {corpus_of(store)!r} has fewer pairs than asked: {available:,} of its training split fit into "
+                f"rows of {spec.seq_len} tokens, and {spec.stage} asks for {count:,} (a pair counts as 2 rows, "
+                f"{2 * spec.seq_len} tokens); set that stage's tokens to at most {2 * spec.seq_len * available:,}, or "
+                f"give the corpus more pairs.{left_out.get(store, '')}"
+            )
         if count > available:
             raise UserError(
                 f"corpus {corpus_of(store)!r} is smaller than asked: its training split has "
@@ -151,6 +175,11 @@ def check_places(spec: StageSpec) -> None:
         UserError: a mix does not fit into its place.
     """
     data = spec.data
+    if (rows := data.total_windows + data.added_windows) > MAX_ROWS:
+        raise UserError(
+            f"{spec.stage}: {rows:,} windows of {spec.seq_len} tokens, and a stage has at most {MAX_ROWS:,}; lower its "
+            "tokens, max_tokens or the fraction of a mix, or raise seq_len."
+        )
     if not data.main.windows:
         return
     if data.replaced_windows >= data.total_windows:

@@ -2,32 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from indelible.data.batch import Batch, IntArray
 from indelible.data.ledger import Ledger
+from indelible.data.row_reader import counting, read_rows
+from indelible.data.store import TokenStore
 from indelible.errors import UserError
+from indelible.study.row_rules import RowRules
 
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
-
-
-class WindowReader(Protocol):
-    """What the loader needs of a token store."""
-
-    def read(self, split: str, windows: IntArray, seq_len: int) -> tuple[IntArray, BoolArray | None]:
-        """Tokens (N, seq_len + 1) and, for corpora with prompts, the mask (N, seq_len) of completion targets."""
-        ...
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some windows, ready for the model."""
-
-    tokens: IntArray  # (N, seq_len + 1): inputs are [:, :-1], targets [:, 1:]
-    valid: BoolArray  # (N, seq_len): targets that count in the loss
+__all__ = ["Batch", "HeldoutSplit", "read_batch", "read_heldout", "read_part", "split_heldout"]
 
 
 @dataclass(frozen=True)
@@ -43,32 +28,39 @@ class HeldoutSplit:
         return self.stop_windows
 
 
-def read_batch(
-    ledger: Ledger,
-    stores: Mapping[str, WindowReader],
-    rows: slice,
-    loss_on: Literal["all", "completion"] = "all",
-) -> Batch:
-    """The windows of ledger rows ``rows``; fewer than asked at the end of the stage.
+def read_batch(ledger: Ledger, stores: Mapping[str, TokenStore], rows: slice | IntArray) -> Batch:
+    """The windows that stand in ``rows`` of a ledger.
 
     Args:
-        ledger: the stage's data order.
-        stores: its token stores by folder name.
-        rows: which windows of the stage.
-        loss_on: which targets count: all, or in corpora with prompts those of the completion.
+        ledger: data order of the stage.
+        stores: token stores by folder name.
+        rows: of the ledger; a slice beyond its end gives the last, smaller batch.
     """
     source = ledger.source[rows]
     window = ledger.window[rows].astype(np.int64)
     tokens = np.empty((len(window), ledger.seq_len + 1), np.int64)
     valid = np.ones((len(window), ledger.seq_len), np.bool_)
-    for index, store in enumerate(ledger.stores):  # of each use
+    positions = None  # of all rows of a stage, or of none: what is computed must not depend on the batch
+    if any(ledger.rules_of(use).packing == "best_fit" for use in range(len(ledger.uses))):
+        positions = np.tile(np.arange(ledger.seq_len), (len(window), 1))
+    for index, name in enumerate(ledger.stores):  # of each use
         here = source == index
         if not here.any():
             continue
-        tokens[here], mask = stores[store].read("train", window[here], ledger.seq_len)
-        if loss_on == "completion" and mask is not None:
-            valid[here] = mask
-    return Batch(tokens, valid)
+        part = read_part(stores[name], "train", window[here], ledger.seq_len, ledger.rules_of(index))
+        tokens[here], valid[here] = part.tokens, part.valid
+        if positions is not None and part.positions is not None:
+            positions[here] = part.positions
+    return Batch(tokens, valid, positions)
+
+
+def read_part(store: TokenStore, split: str, rows: IntArray, seq_len: int, rules: RowRules) -> Batch:
+    """Some rows of one store, with the targets that count by its rules."""
+    if rules.packing != "stream":
+        return read_rows(store, split, rows, seq_len, rules)
+    tokens, mask = store.read(split, rows, seq_len)
+    counts = counting(mask, rules.loss_on)
+    return Batch(tokens, np.ones((len(rows), seq_len), np.bool_) if counts is None else counts)
 
 
 def split_heldout(corpus: str, available: int, *, stop_windows: int, windows: int, seq_len: int) -> HeldoutSplit:
@@ -95,14 +87,16 @@ def split_heldout(corpus: str, available: int, *, stop_windows: int, windows: in
 
 
 def read_heldout(
-    store: WindowReader,
-    first_window: int,
-    num_windows: int,
-    seq_len: int,
-    loss_on: Literal["all", "completion"] = "all",
+    store: TokenStore, first_window: int, num_windows: int, seq_len: int, rules: RowRules | None = None
 ) -> Batch:
-    """``num_windows`` windows of a held-out split from ``first_window`` on: always the same ones."""
-    tokens, mask = store.read("heldout", np.arange(first_window, first_window + num_windows, dtype=np.int64), seq_len)
-    if loss_on == "completion" and mask is not None:
-        return Batch(tokens, mask)
-    return Batch(tokens, np.ones((num_windows, seq_len), np.bool_))
+    """``num_windows`` windows of a held-out split from ``first_window`` on: always the same ones.
+
+    Args:
+        store: of the corpus.
+        first_window: the first of them.
+        num_windows: how many.
+        seq_len: predicted tokens a window.
+        rules: how documents become windows, and which targets count; None = a stream, and all.
+    """
+    rows = np.arange(first_window, first_window + num_windows, dtype=np.int64)
+    return read_part(store, "heldout", rows, seq_len, rules or RowRules())

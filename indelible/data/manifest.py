@@ -63,7 +63,8 @@ def write_manifest(
         "vocab_size": tokenizer.vocab_size,
         "eos_id": tokenizer.eos_id,
         "dtype": tokenizer.dtype.name,
-        "has_mask": bool((index.records["prompt_tokens"] > 0).any()),
+        "has_mask": index.has_mask,
+        **({"has_pairs": True} if (index.records["chosen_tokens"] > 0).any() else {}),
         "spec": data.corpora[index.name].model_dump(mode="json"),
         "provenance": provenance,
         "split": data.split.model_dump(mode="json"),
@@ -72,4 +73,6 @@ def write_manifest(
         "sources": source_counts(index, licences),
         "shards": shards,
     }
+    if index.chat is not None:
+        manifest["chat"] = index.chat
     write_json(folder / "manifest.json", manifest)

@@ -1,6 +1,7 @@
 """Documents to part files: chunks of the stream, tokenised by a pool of processes, each written whole or not at all.
 
-A part is a file of tokens and one of records on its documents, in rising order of the order key. The records are
+A part is a file of tokens and one of records on its documents, in rising order of the order key; of conversations, one
+more of what the assistant says, token by token. The records are
 written last, so a part counts as done if they exist and name the same documents; a killed run takes the stream up again
 and skips the chunks that are done.
 """
@@ -23,12 +24,13 @@ from typing import Any
 import numpy as np
 
 from indelible.corpora.document import Document, content_hash
+from indelible.data.chat import COMPLETION
 from indelible.data.encode import Encoder
 from indelible.data.minhash import signatures
 from indelible.data.split import document_keys
 from indelible.data.tokenizer import TokenizerInfo
 from indelible.errors import UserError
-from indelible.files import atomic_write
+from indelible.files import atomic_write, write_json
 
 CHUNK_BYTES = 4_000_000  # characters of text a part, about
 MAX_SOURCES = 10_000  # of a corpus: they are held in memory and stand in the manifest
@@ -38,8 +40,9 @@ RECORD = np.dtype(
         ("rest", "<u8"),  # second half
         ("order", "<u8"),  # place in the corpus
         ("split", "<u8"),  # side of the held-out split
-        ("tokens", "<u4"),  # with the end-of-text token
-        ("prompt_tokens", "<u4"),
+        ("tokens", "<u4"),  # with the end-of-text token, which a conversation has not
+        ("prompt_tokens", "<u4"),  # all that are not of the completion
+        ("chosen_tokens", "<u4"),  # of a pair: the better answer with its end-of-text token; 0 = no pair
         ("bytes", "<u4"),  # UTF-8
         ("source", "<u4"),  # index into the corpus's list of sources
         ("start", "<u8"),  # first token in the part
@@ -78,21 +81,17 @@ def encode_chunk(chunk: Chunk, settings: EncodeSettings) -> tuple[int, int]:
     """Tokenises a chunk into its part files; returns (documents, tokens)."""
     keyed = [(document_keys(d, settings.seed), d, s) for d, s in zip(chunk.documents, chunk.sources, strict=True)]
     keyed.sort(key=lambda item: (item[0][1], item[0][0]))
+    documents = [document for _, document, _ in keyed]
     records = np.zeros(len(keyed), RECORD)
-    pieces: list[np.ndarray] = []
-    start = 0
-    end_of_text = np.array([settings.tokenizer.eos_id], np.uint32)
     corpus = chunk.path.parent.parent.name
-    encoded = _encoder(settings.tokenizer.path).encode([document for _, document, _ in keyed], corpus)
+    encode = _encode_chats if documents[0].messages else _encode_texts
+    tokens, sizes, prompt_tokens, chosen_tokens = encode(documents, settings.tokenizer, corpus, chunk.path)
+    start = 0
     for row, ((content, order, split), document, source) in enumerate(keyed):
-        ids = next(encoded)
-        size = sum(map(len, ids)) + 1
-        prompt_tokens = len(ids[0]) if document.prompt_chars else 0
-        num_bytes = len(document.text.encode("utf-8", "surrogatepass"))
-        records[row] = (*np.frombuffer(content, "<u8"), order, split, size, prompt_tokens, num_bytes, source, start)
-        pieces += (*ids, end_of_text)
-        start += size
-    tokens = np.concatenate(pieces)
+        num_bytes = len((document.text + document.rejected).encode("utf-8", "surrogatepass"))
+        numbers = order, split, sizes[row], prompt_tokens[row], chosen_tokens[row], num_bytes, source, start
+        records[row] = (*np.frombuffer(content, "<u8"), *numbers)
+        start += sizes[row]
     if (largest := int(tokens.max())) >= settings.tokenizer.vocab_size:
         raise UserError(
             f"{settings.tokenizer.path}: the tokenizer gave id {largest}, but its vocabulary ends at "
@@ -103,6 +102,35 @@ def encode_chunk(chunk: Chunk, settings: EncodeSettings) -> tuple[int, int]:
         _write_array(chunk.path.with_suffix(".minhash.npy"), signatures([document.text for _, document, _ in keyed]))
     _write_array(chunk.path.with_suffix(".records.npy"), records)
     return len(keyed), start
+
+
+Encoded = tuple[np.ndarray, list[int], list[int], list[int]]
+"""The tokens of documents; the size of each, of its prompt, and of the better answer of a pair."""
+
+
+def _encode_texts(documents: list[Document], tokenizer: TokenizerInfo, corpus: str, path: Path) -> Encoded:
+    """Each document is followed by an end of text, and so is each answer of a pair."""
+    pieces: list[np.ndarray] = []
+    sizes, prompts, chosen = [], [], []
+    end_of_text = np.array([tokenizer.eos_id], np.uint32)
+    encoded = _encoder(tokenizer.path).encode(documents, corpus)
+    for document, ids in zip(documents, encoded, strict=True):
+        ended = [*ids[:-1], end_of_text, ids[-1], end_of_text] if document.rejected else [*ids, end_of_text]
+        pieces += ended
+        sizes.append(sum(map(len, ended)))
+        prompts.append(len(ids[0]) if document.prompt_chars else 0)
+        chosen.append(len(ids[-2]) + 1 if document.rejected else 0)
+    return np.concatenate(pieces), sizes, prompts, chosen
+
+
+def _encode_chats(documents: list[Document], tokenizer: TokenizerInfo, corpus: str, path: Path) -> Encoded:
+    """The same of conversations; what the assistant says in them is written beside the part."""
+    chats = list(_encoder(tokenizer.path).encode_chats(documents, corpus))
+    unmarked = [chat.why_not for chat in chats if chat.why_not]
+    _write_array(path.with_suffix(".mask.npy"), np.concatenate([chat.parts for chat in chats]))
+    write_json(path.with_suffix(".chat.json"), {"unmarked": len(unmarked), "why_not": unmarked[0] if unmarked else ""})
+    prompts = [int(np.count_nonzero(chat.parts & COMPLETION == 0)) for chat in chats]
+    return np.concatenate([chat.ids for chat in chats]), [len(chat.ids) for chat in chats], prompts, [0] * len(chats)
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
@@ -186,7 +214,7 @@ def _chunks(documents: Iterator[Document], folder: Path, sources: dict[str, tupl
                 "source_column that holds kinds of text, not one value a document."
             )
         held.append(document)
-        size += len(document.text)
+        size += len(document.content)
         if size >= CHUNK_BYTES:
             yield Chunk(folder / f"part-{number:06d}", held, marks)
             number, size, held, marks = number + 1, 0, [], []
@@ -198,8 +226,8 @@ def _finished(chunk: Chunk) -> tuple[int, int] | None:
     """(documents, tokens) of a part that is already there and holds these very documents."""
     with contextlib.suppress(FileNotFoundError):
         records = read_records(chunk.path)
-        content = np.frombuffer(b"".join(content_hash(d.text) for d in chunk.documents), "<u8").reshape(-1, 2)
-        if np.array_equal(np.sort(content[:, 0]), np.sort(records["short"])):
+        content = np.frombuffer(b"".join(content_hash(d.content) for d in chunk.documents), "<u8").reshape(-1, 2)
+        if records.dtype == RECORD and np.array_equal(np.sort(content[:, 0]), np.sort(records["short"])):
             return len(records), int(records["tokens"].sum(dtype=np.int64))
     return None
 

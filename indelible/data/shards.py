@@ -25,8 +25,8 @@ def _spans(sizes: np.ndarray, limit: int) -> Iterator[slice]:
         first = last
 
 
-def gather(index: Index, rows: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    """The tokens of some documents, one after the other: (sum of their sizes,).
+def gather(index: Index, rows: np.ndarray, dtype: np.dtype[Any], ending: str = ".tokens.npy") -> np.ndarray:
+    """The tokens of some documents, or what another file of the parts says of each, one after the other.
 
     Reads part after part; the documents of a part that are wanted together lie together in it.
     """
@@ -39,7 +39,7 @@ def gather(index: Index, rows: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     for group in np.split(by_part, borders):
         if not len(group):
             continue
-        tokens = np.load(index.parts[part_of[group[0]]].with_suffix(".tokens.npy"), mmap_mode="r", allow_pickle=False)
+        tokens = np.load(index.parts[part_of[group[0]]].with_suffix(ending), mmap_mode="r", allow_pickle=False)
         starts = index.records["start"][rows[group]].astype(np.int64)
         low, high = int(starts.min()), int((starts + sizes[group]).max())
         local = np.asarray(tokens[low:high])
@@ -61,6 +61,7 @@ def completion_mask(records: np.ndarray) -> np.ndarray:
 
 def _document_table(records: np.ndarray, sources: list[str]) -> pl.DataFrame:
     sizes = records["tokens"].astype(np.int64)
+    pairs = {"chosen_tokens": records["chosen_tokens"]} if (records["chosen_tokens"] > 0).any() else {}
     return pl.DataFrame(
         {
             "content": content_hex(records),
@@ -69,6 +70,7 @@ def _document_table(records: np.ndarray, sources: list[str]) -> pl.DataFrame:
             "tokens": records["tokens"],
             "prompt_tokens": records["prompt_tokens"],
             "bytes": records["bytes"],
+            **pairs,
         }
     )
 
@@ -77,7 +79,7 @@ def write_shards(
     index: Index, side: int, sources: list[str], dtype: np.dtype[Any], folder: Path
 ) -> list[dict[str, Any]]:
     """Writes the shards of one side; returns the manifest's list of them."""
-    has_mask = bool((index.records["prompt_tokens"] > 0).any())
+    has_mask = index.has_mask
     written = []
     rows = index.rows(side)
     for number, span in enumerate(_spans(index.records["tokens"][rows], SHARD_TOKENS)):
@@ -88,7 +90,9 @@ def write_shards(
         np.save(stem.with_suffix(".npy"), tokens, allow_pickle=False)
         files = [stem.with_suffix(".npy")]
         if has_mask:
-            np.save(stem.with_suffix(".mask.npy"), completion_mask(records), allow_pickle=False)
+            is_chat = index.chat is not None
+            mask = gather(index, chosen, np.dtype(np.uint8), ".mask.npy") if is_chat else completion_mask(records)
+            np.save(stem.with_suffix(".mask.npy"), mask, allow_pickle=False)
             files.append(stem.with_suffix(".mask.npy"))
         _document_table(records, sources).write_parquet(stem.with_suffix(".documents.parquet"))
         files.append(stem.with_suffix(".documents.parquet"))

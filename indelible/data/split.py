@@ -20,7 +20,7 @@ def document_keys(document: Document, seed: int) -> tuple[bytes, int, int]:
     Documents stand in rising order of the order key, so that any prefix is a random sample. A document is a held-out
     candidate if its split key is below ``heldout_fraction`` x 2^64; documents of one group share the split key.
     """
-    content = content_hash(document.text)
+    content = content_hash(document.content)
     unit = content_hash(document.group) if document.group else content
     return content, _hash64(b"order", seed, content), _hash64(b"split", seed, unit)
 

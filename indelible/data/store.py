@@ -2,10 +2,12 @@
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from indelible.data.pairs import PairTable
+from indelible.data.row_plan import RowPlan, plan_rows
 from indelible.errors import UserError
 from indelible.files import file_sha256, read_json
 
@@ -35,6 +37,13 @@ class _Split:
     def documents_before(self) -> np.ndarray:
         """Documents in front of each shard, and in all: int64 (shards + 1,)."""
         return np.cumsum([0, *map(len, self.document_starts)])
+
+    @functools.cached_property
+    def document_sizes(self) -> np.ndarray:
+        """Tokens of each document, all shards together: int64 (documents,)."""
+        ends = [np.append(starts[1:], size) for starts, size in zip(self.document_starts, self.sizes, strict=True)]
+        sizes = [end - starts for end, starts in zip(ends, self.document_starts, strict=True)]
+        return np.concatenate([np.zeros(0, np.int64), *sizes])
 
     def windows_before(self, seq_len: int) -> np.ndarray:
         """Windows in front of each shard, and in all: int64 (shards + 1,)."""
@@ -75,9 +84,12 @@ class TokenStore:
         self.folder = folder
         self.manifest = manifest
         self.has_mask: bool = manifest["has_mask"]
+        self.has_pairs: bool = manifest.get("has_pairs", False)  # documents are pairs of answers, not text for windows
         self._splits = {name: _Split(folder, shards, self.has_mask) for name, shards in manifest["shards"].items()}
         self._offsets: dict[tuple[str, int], np.ndarray] = {}
         self._ranges: dict[int, np.ndarray] = {}
+        self._plans: dict[tuple[str, int, str, str], RowPlan] = {}
+        self._pairs: dict[str, PairTable] = {}
 
     @classmethod
     def open(cls, folder: Path, *, verify: bool = False) -> "TokenStore":
@@ -129,12 +141,64 @@ class TokenStore:
         return int(self._splits[split].sizes.sum())
 
     def num_windows(self, split: str, seq_len: int) -> int:
-        """Windows of ``seq_len`` predicted tokens; none crosses a shard's border."""
+        """Windows of ``seq_len`` predicted tokens; none crosses a shard's border. Of pairs: those that fit."""
+        if self.has_pairs:
+            return len(self.pairs(split).fitting(seq_len))
         return int(self._before(split, seq_len)[-1])
+
+    def pairs(self, split: str) -> PairTable:
+        """The pairs of a side of a store of pairs."""
+        assert self.has_pairs, f"{self.folder} holds text, not pairs"
+        if split not in self._pairs:
+            self._pairs[split] = PairTable(self.document_tables(split), self._splits[split].tokens)
+        return self._pairs[split]
 
     def bytes_per_token(self, split: str) -> float:
         """UTF-8 bytes of text a token, end-of-text tokens counted: turns nats per token into bits per byte."""
         return self._splits[split].bytes / self.num_tokens(split)
+
+    def document(self, split: str, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The tokens of a document, and of a store with prompts or conversations its mask; views, not copies.
+
+        Args:
+            split: ``train`` or ``heldout``.
+            number: of the document, counted through the split.
+        """
+        data = self._splits[split]
+        shard = int(np.searchsorted(data.documents_before, number, side="right")) - 1
+        start = int(data.document_starts[shard][number - data.documents_before[shard]])
+        here = slice(start, start + int(data.document_sizes[number]))
+        return data.tokens[shard][here], data.masks[shard][here] if self.has_mask else None
+
+    def masks(self, split: str) -> list[np.ndarray]:
+        """The masks of a side, shard by shard; empty in a store without prompts or conversations."""
+        return self._splits[split].masks
+
+    def row_plan(
+        self,
+        split: str,
+        seq_len: int,
+        packing: Literal["documents", "best_fit"],
+        too_long: Literal["error", "drop", "cut"],
+    ) -> RowPlan:
+        """Which documents stand in which row, where documents stay whole.
+
+        Raises:
+            UserError: a document is longer than a row, and ``too_long`` is `error`.
+        """
+        key = (split, seq_len, packing, too_long)
+        if key not in self._plans:
+            plan = plan_rows(self._splits[split].document_sizes, seq_len, packing, too_long)
+            if plan.too_long and too_long == "error":
+                where = f"corpora.{self.manifest['corpus']}"
+                raise UserError(
+                    f"{where}.packing = {packing}: {plan.too_long:,} of its {plan.documents:,} {split} documents are "
+                    f"longer than seq_len + 1 = {seq_len + 1} tokens (the longest has {plan.longest:,}), and none may "
+                    f"be divided; raise seq_len, or say {where}.too_long: drop to leave them out, or cut to train on "
+                    "their first tokens."
+                )
+            self._plans[key] = plan
+        return self._plans[key]
 
     def _before(self, split: str, seq_len: int) -> np.ndarray:
         key = (split, seq_len)
@@ -161,8 +225,9 @@ class TokenStore:
 
         Returns:
             Tokens int64 (N, seq_len + 1), and for stores with prompts bool (N, seq_len): the targets that belong to a
-            completion; else None.
+            completion; for stores of conversations uint8, the bits of `indelible.data.chat`; else None.
         """
+        assert not self.has_pairs, f"{self.folder} holds pairs, which are no windows"
         windows, before = self._checked(split, windows, seq_len)
         if seq_len not in self._ranges:
             self._ranges[seq_len] = np.arange(seq_len + 1)
@@ -172,7 +237,7 @@ class TokenStore:
             mask = data.masks[0][places[:, 1:]] if self.has_mask else None
             return data.tokens[0][places].astype(np.int64), mask
         tokens = np.empty((len(windows), seq_len + 1), np.int64)
-        mask = np.empty((len(windows), seq_len), bool) if self.has_mask else None
+        mask = np.empty((len(windows), seq_len), data.masks[0].dtype) if self.has_mask else None
         shard_of = np.searchsorted(before, windows, side="right") - 1
         for shard in np.unique(shard_of):
             chosen = np.flatnonzero(shard_of == shard)

@@ -1,5 +1,6 @@
 """A given checkpoint as a model: what transformers loads of it is what its files say, or it is refused."""
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ class GivenShape:
 
     linear_layers: frozenset[str]  # last parts of their names: what LoRA may adapt
     context: int | None  # tokens; None where the config does not say
+    takes_positions: bool  # of its input tokens: else documents that share a row cannot be told apart
 
 
 def load_given(folder: Path) -> tuple[PreTrainedConfig, dict[str, torch.Tensor]]:
@@ -43,7 +45,8 @@ def given_shape(folder: Path) -> GivenShape:
     model = _load(folder, device_map={"": "meta"})
     linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return GivenShape(frozenset(linear), context if isinstance(context, int) else None)
+    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+    return GivenShape(frozenset(linear), context if isinstance(context, int) else None, takes_positions)
 
 
 def _load(folder: Path, **settings: Any) -> PreTrainedModel:

@@ -46,6 +46,22 @@ def _goes_on(kept: LoraSpec, lora: Adapt) -> bool:
     return (lora.r, lora.alpha, sorted(lora.targets)) == (kept.r, kept.alpha, sorted(kept.targets))
 
 
+def check_packing(specs: Mapping[str, StageSpec], takes_positions: bool, name: str) -> None:
+    """Checks that a given checkpoint can be told where the documents of a row begin.
+
+    Raises:
+        UserError: rows hold several documents, and it takes no positions.
+    """
+    for spec in specs.values():
+        packed = [store for store, rules in spec.store_rules.items() if rules.packing == "best_fit"]
+        if packed and not takes_positions:
+            raise UserError(
+                f"corpora.{packed[0].rpartition('-')[0]}.packing = best_fit: {name} is a model that takes no "
+                "positions, so documents that share a row would see each other; say packing: documents (one a row) or "
+                "stream."
+            )
+
+
 def check_context(specs: Mapping[str, StageSpec], context: int | None, name: str) -> None:
     """Checks that a given checkpoint can read the study's windows.
 

@@ -1,7 +1,8 @@
-"""The digest of a model's weights: the same numbers are the same model, however a file lays them out."""
+"""Weights from their files, and their digest: the same numbers are the same model, however files lay them out."""
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -14,3 +15,13 @@ def weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
+
+
+def read_state(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint folder, fp32, from one safetensors file or its shards."""
+    from safetensors.torch import load_file
+
+    state: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        state.update(load_file(file))
+    return {name: weight.float() for name, weight in state.items()}

@@ -7,12 +7,13 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from indelible.objectives.base import NoGuard, of_kind
+from indelible.objectives.base import NoGuard, PairObjective, of_kind
+from indelible.objectives.dpo import Dpo
 from indelible.objectives.kl import Kl
 from indelible.objectives.l2sp import L2Sp
 from indelible.objectives.next_token import NextToken
 
-Objective = Annotated[NextToken, BeforeValidator(of_kind)]
+Objective = Annotated[NextToken | Dpo, Field(discriminator="kind"), BeforeValidator(of_kind)]
 Guard = Annotated[NoGuard | Kl | L2Sp, Field(discriminator="kind"), BeforeValidator(of_kind)]
 
-__all__ = ["Guard", "NextToken", "NoGuard", "Objective"]
+__all__ = ["Guard", "NextToken", "NoGuard", "Objective", "PairObjective"]

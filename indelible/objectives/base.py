@@ -12,6 +12,7 @@ from indelible.strict import Strict
 if TYPE_CHECKING:
     import torch
 
+    from indelible.objectives.preference import Floats
     from indelible.train.program import Outputs, Program
 
 
@@ -24,6 +25,12 @@ class ObjectiveSettings(Strict):
     """Settings of an objective."""
 
     forward_passes: ClassVar[float] = 1.0  # of a training token; a backward counts as two forwards
+    needs_pairs: ClassVar[bool] = False  # the stage's own corpus is one of pairs: see `PairObjective`
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of seq_len tokens that one row of the stage's data order is: a window is one, a pair two."""
+        return 2 if self.needs_pairs else 1
 
     def loss_sum(
         self, program: "Program", outputs: "Outputs", targets: "torch.Tensor", weights: "torch.Tensor"
@@ -37,6 +44,32 @@ class ObjectiveSettings(Strict):
             weights: float32 (B, T), 1 for targets that count, 0 for others.
         """
         raise TypeError(f"{type(self).__name__} has no loss_sum")
+
+
+class PairObjective(ObjectiveSettings):
+    """Settings of an objective over pairs of a better and a worse answer, against the model that the stage starts from.
+
+    The loop gives it log-probabilities of whole answers: of the model now, and of the start, computed once a run. Its
+    mean over the pairs of a step is minimised; windows that are mixed in have the next-token loss.
+    """
+
+    needs_pairs: ClassVar[bool] = True
+    start_passes: ClassVar[float] = 1.0  # forward passes over each pair, once a run, for the start's log-probabilities
+
+    beta: float  # of the log-ratios, in what is called a reward: beta (log p now - log p at the start)
+
+    def pair_losses(self, now: "torch.Tensor", start: "torch.Tensor") -> "torch.Tensor":
+        """What is minimised for each pair, nats: float32 (P,).
+
+        Args:
+            now: log-probabilities of the better and the worse answer, float32 (P, 2), with their gradient.
+            start: the same of the model that the stage starts from.
+        """
+        raise TypeError(f"{type(self).__name__} has no pair_losses")
+
+    def loss_values(self, now: "Floats", start: "Floats") -> "Floats":
+        """The same values in float64, without torch: of tables and of held-out pairs."""
+        raise TypeError(f"{type(self).__name__} has no loss_values")
 
 
 class ActiveGuard:

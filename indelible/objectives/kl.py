@@ -45,7 +45,7 @@ class ActiveKl(ActiveGuard):
         from torch.utils.checkpoint import checkpoint
 
         with torch.no_grad():
-            before = self._start.forward(inputs)
+            before = self._start.forward(inputs, outputs.positions)
         counts = weights.flatten()
         if outputs.hidden is None or before.hidden is None:
             now_logits, start_logits = outputs.logits, before.logits

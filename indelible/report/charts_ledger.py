@@ -8,7 +8,7 @@ import polars as pl
 from indelible.report.figure import Figure
 from indelible.results.columns import setting_columns, varying
 from indelible.results.labels import settings_text
-from indelible.results.run_folder import StudyRun, read_ledger
+from indelible.results.run_folder import LedgerPicture, StudyRun, read_ledger
 
 MAX_LEDGERS = 24
 # Known settings that decide what is mixed into a stage, beside those that begin with its name.
@@ -80,13 +80,13 @@ def _stage_rows(table: pl.DataFrame, run: StudyRun, stage: str) -> list[dict[str
     return rows
 
 
-def _ledger_rows(ledger: dict[str, Any], place: dict[str, Any]) -> list[dict[str, Any]]:
+def _ledger_rows(ledger: LedgerPicture, place: dict[str, Any]) -> list[dict[str, Any]]:
     """The sources behind the first, which is the stage's own corpus."""
-    bins = int(ledger["bins"])
-    totals = [sum(column) for column in zip(*ledger["tokens"], strict=True)]
+    bins = ledger.bins
+    totals = [sum(column) for column in zip(*ledger.tokens, strict=True)]
     return [
-        {**place, "source": source, "start": position / bins, "end": (position + 1) / bins, "tokens": int(count),
+        {**place, "source": source, "start": position / bins, "end": (position + 1) / bins, "tokens": count,
          "share": count / totals[position] if totals[position] else 0.0}
-        for source, counts in list(zip(ledger["sources"], ledger["tokens"], strict=True))[1:]
+        for source, counts in list(zip(ledger.sources, ledger.tokens, strict=True))[1:]
         for position, count in enumerate(counts)
     ]  # fmt: skip

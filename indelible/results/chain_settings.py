@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from indelible.errors import UserError
 from indelible.records import PlannedChain
 from indelible.results.columns import SCHEMA, SETTINGS
 
@@ -15,8 +16,27 @@ def settings_frame(chains: Sequence[PlannedChain]) -> pl.DataFrame:
     extra = extra_settings(chains)
     known = [name for name in SCHEMA if name in (*SETTINGS, "study", "seed")]
     columns = {name: [chain.columns.get(name) for chain in chains] for name in (*known, *extra)}
-    series = [pl.Series(name, _plain(columns[name], name), SCHEMA[name], strict=False) for name in known]
+    series = [_known_series(name, columns[name]) for name in known]
     return pl.DataFrame([*series, *(typed_series(name, columns[name]) for name in extra)])
+
+
+def _known_series(name: str, values: list[Any]) -> pl.Series:
+    """A column of the schema.
+
+    Raises:
+        UserError: a value is not of its type; as null it would be pooled with others.
+    """
+    try:
+        series = pl.Series(name, _plain(values, name), SCHEMA[name], strict=False)
+    except (pl.exceptions.PolarsError, TypeError, OverflowError):
+        series = pl.Series(name, [None] * len(values), SCHEMA[name])
+    for number, (value, read) in enumerate(zip(values, series, strict=True)):
+        if value is not None and (read is None or isinstance(value, bool) is not isinstance(read, bool)):
+            raise UserError(
+                f"plan.json: chain {number}: columns.{name} is {value!r:.60}, and {SCHEMA[name]} is expected; the file "
+                "was edited. Put back what it was."
+            )
+    return series
 
 
 def extra_settings(chains: Sequence[PlannedChain]) -> list[str]:

@@ -14,6 +14,9 @@ from indelible.study.paper_form import SHORT_STAGES
 MAIN_LOSSES = ("L_im", "L_ret", "L_ft", "L_pre")  # what the paper plots
 LOSSES = (*MAIN_LOSSES, "L_pre_post")
 FORGOTTEN = "forgotten"  # L_ret - L_im
+# Measures of pairs that settings are compared by. Margins and distances from a reference are not among them: nothing
+# bounds them, so that a chain that diverged could not be ranked.
+COMPARED_MEASURES = ("accuracy", "reward_accuracy", "preference_loss")  # of pairs: `indelible.objectives.preference`
 STATUSES = ("done", "diverged", "failed", "incomplete")
 RESERVED = ("chain", "series", "exposure", "variant", "settings")  # columns that labels and the report add
 _LAST_SETTING = "posttrain_global_batch_size"  # settings that only some studies have stand behind it
@@ -156,6 +159,16 @@ def view_columns(table: pl.DataFrame) -> list[str]:
     """The losses of ``table`` that its study names beside the known ones."""
     known = (*LOSSES, FORGOTTEN)
     return [name for name in _between(table, "L_im", "L_im_bpb") if name not in known]
+
+
+def is_higher_better(loss: str) -> bool:
+    """Whether a column of losses is an accuracy."""
+    return loss.endswith("_accuracy")
+
+
+def has_sign(loss: str) -> bool:
+    """Whether a column of losses may be below zero: a margin or a distance from a reference, of pairs."""
+    return loss.endswith(("_margin", "_kl"))
 
 
 def loss_columns(table: pl.DataFrame) -> list[str]:

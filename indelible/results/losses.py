@@ -4,8 +4,10 @@ from typing import Any
 
 import polars as pl
 
+from indelible.objectives.preference import MEASURES
 from indelible.records import Evaluation, PlannedChain
 from indelible.results.chain_settings import settings_frame
+from indelible.results.preference import REFERENCE, PairMeasures, references
 from indelible.results.run_folder import StudyRun
 
 _NUMBERS: dict[str, type[pl.DataType]] = {
@@ -16,6 +18,10 @@ _NUMBERS: dict[str, type[pl.DataType]] = {
     "documents": pl.Int64,
     "windows": pl.Int64,
     "loss_on": pl.String,
+}
+_OF_PAIRS: dict[str, type[pl.DataType]] = {  # where the study has a corpus of pairs of answers
+    **{name: pl.Float64 for measure in MEASURES for name in (measure, f"{measure}_se")},
+    REFERENCE: pl.String,
 }
 _KEYS = ("chain", "stage", "checkpoint", "corpus", "evaluation", "status")
 
@@ -28,6 +34,8 @@ def losses(run: StudyRun) -> pl.DataFrame:
         after which the loss was taken (``start``: before the first one, of a given checkpoint); ``checkpoint``, its
         run id or ``given-...``; ``corpus``; ``evaluation``, its id; ``is_first``; ``status``, as of a chain;
         ``nats_per_token``, ``bits_per_byte``, ``standard_error``, ``tokens``, ``documents``, ``windows``, ``loss_on``.
+        Of a study with pairs of answers also `indelible.results.preference.MEASURES`, each with ``_se``, and
+        ``reference``, the checkpoint that they are measured against.
 
         Chains share checkpoints, and then their losses: a row for each chain, so that a chain can be filtered and
         grouped by its settings. What is counted over losses themselves is counted where ``is_first``: there each
@@ -39,24 +47,34 @@ def losses(run: StudyRun) -> pl.DataFrame:
     names = [name for name in settings.columns if name not in ("study", "chain")]
     first = pl.col("evaluation").is_first_distinct().alias("is_first")
     order = ["study", "chain", *names, *(name for name in _KEYS if name not in ("chain", "status"))]
-    return joined.with_columns(first).select(*order, "is_first", "status", *_NUMBERS)
+    return joined.with_columns(first).select(*order, "is_first", "status", *numbers_of(run))
 
 
 def evaluation_rows(run: StudyRun) -> pl.DataFrame:
     """The losses without settings: chain, stage, checkpoint, corpus, evaluation, status, and the numbers."""
-    keys: list[tuple[int, str, str, str, str, str]] = []
-    made: list[Evaluation | None] = []
+    numbers, measures = numbers_of(run), PairMeasures(run)
+    columns: dict[str, list[Any]] = {name: [] for name in (*_KEYS, *numbers)}
     for number, chain in enumerate(run.plan.chains):
-        for stage, checkpoint in run.checkpoints(chain).items():
+        for stage, checkpoint, reference in references(run, chain):
+            at_start = run.planned_evaluations(chain, reference.checkpoint) if reference is not None else {}
             for corpus, name in run.planned_evaluations(chain, checkpoint).items():
-                one = run.evaluations.get(name)
-                keys.append((number, stage, checkpoint, corpus, name, evaluation_status(run, chain, checkpoint, one)))
-                made.append(one)
-    columns: dict[str, Any] = dict(zip(_KEYS, zip(*keys, strict=True), strict=True)) if keys else {}
-    for name in _NUMBERS:
-        columns[name] = [None if one is None else getattr(one, name) for one in made]
-    types: dict[str, type[pl.DataType]] = {**dict.fromkeys(_KEYS, pl.String), "chain": pl.Int64, **_NUMBERS}
-    return pl.DataFrame({name: pl.Series(name, columns.get(name, []), dtype) for name, dtype in types.items()})
+                made = run.evaluations.get(name)
+                values = number, stage, checkpoint, corpus, name, evaluation_status(run, chain, checkpoint, made)
+                for key, value in zip(_KEYS, values, strict=True):
+                    columns[key].append(value)
+                found: dict[str, Any] = {}
+                if corpus in run.pair_corpora:
+                    found |= measures.against(checkpoint, name, reference, at_start.get(corpus))
+                    found[REFERENCE] = reference and reference.checkpoint
+                for key in numbers:
+                    columns[key].append(found[key] if key in found else getattr(made, key, None))
+    types: dict[str, type[pl.DataType]] = {**dict.fromkeys(_KEYS, pl.String), "chain": pl.Int64, **numbers}
+    return pl.DataFrame({name: pl.Series(name, columns[name], dtype) for name, dtype in types.items()})
+
+
+def numbers_of(run: StudyRun) -> dict[str, type[pl.DataType]]:
+    """The columns that hold a loss and what belongs to it, with their types."""
+    return _NUMBERS | (_OF_PAIRS if run.pair_corpora else {})
 
 
 def evaluation_status(run: StudyRun, chain: PlannedChain, checkpoint: str, made: Evaluation | None) -> str:

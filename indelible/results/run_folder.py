@@ -4,10 +4,14 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, model_validator
 
 from indelible.errors import UserError
 from indelible.records import Evaluation, Failure, Plan, PlannedChain, StageResult, evaluation_name, run_dir, run_name
+from indelible.strict import LARGEST
+from indelible.study.identity import part_of
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,11 @@ class StudyRun:
 
     def own_corpus(self, run_id: str) -> str:
         """The corpus that a stage run trains on, without what is mixed in."""
-        store = self.specs[run_id]["data"]["main"]["store"]
+        store = self._part(run_id, "data", "main", "store", of=str)
         return self._corpora.get(store, store)
+
+    def _part(self, run_id: str, *keys: str, of: type) -> Any:
+        return part_of(self.specs[run_id], self.root / "plan.json", *keys, of=of)
 
     @cached_property
     def _corpora(self) -> dict[str, str]:
@@ -67,8 +74,13 @@ class StudyRun:
                 found.setdefault((checkpoint, seq_len), {})[corpus] = name
         return found
 
+    @cached_property
+    def pair_corpora(self) -> frozenset[str]:
+        """The corpora that are made of pairs of answers."""
+        return frozenset(self._corpora.get(kind.store, kind.store) for kind in self.plan.heldout if kind.pairs)
+
     def _seq_len(self, chain: PlannedChain) -> int:
-        return self.specs[next(iter(chain.stages.values()))]["seq_len"]
+        return self._part(next(iter(chain.stages.values())), "seq_len", of=int)
 
 
 def read_study_run(root: Path) -> StudyRun:
@@ -95,6 +107,7 @@ def read_study_run(root: Path) -> StudyRun:
     for run in plan.stage_runs:
         folder = f"{root}/{run_name(run.id)}"  # texts: to make tens of thousands of paths takes as long as to read them
         if (result := StageResult.read(f"{folder}/result.json")) is not None:
+            _check_place(f"{folder}/result.json", result.id, run.id)
             results[run.id] = result
         elif (failure := Failure.read(f"{folder}/failure.json")) is not None:
             failures[run.id] = failure
@@ -103,12 +116,23 @@ def read_study_run(root: Path) -> StudyRun:
         if checkpoint not in results and checkpoint not in plan.given:
             continue  # its stage run is not done
         for name in wanted:
-            if (made := Evaluation.read(f"{root}/{evaluation_name(checkpoint, name)}")) is not None:
+            path = f"{root}/{evaluation_name(checkpoint, name)}"
+            if (made := Evaluation.read(path)) is not None:
+                _check_place(path, f"{made.checkpoint}/{made.id}", f"{checkpoint}/{name}")
                 evaluations[name] = made
         is_missing = any(name not in evaluations for name in wanted)
         if is_missing and (failure := Failure.read(f"{root}/{evaluation_name(checkpoint, 'failure')}")) is not None:
             failures[checkpoint] = failure
     return StudyRun(root, plan, results, failures, evaluations)
+
+
+def _check_place(path: str, found: str, expected: str) -> None:
+    """A record that was copied to another place would count as that one's."""
+    if found != expected:
+        raise UserError(
+            f"{path}: holds the record of {found!r}, and {expected!r} is expected there; the file was edited or "
+            "copied. Move it away and run the same command again."
+        )
 
 
 def read_metrics(root: Path, run_id: str, group: str = "") -> list[dict[str, Any]]:
@@ -122,43 +146,77 @@ def read_metrics(root: Path, run_id: str, group: str = "") -> list[dict[str, Any
         group: only lines with keys of this group (``watch``); the others are not even parsed.
 
     Raises:
-        UserError: a line before the last is not JSON.
+        UserError: a line before the last is not JSON, or one is no line of metrics.
     """
     path = run_dir(root, run_id) / "metrics.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        data = path.read_bytes()
     except FileNotFoundError:
         return []
-    mark = f'"{group}/' if group else ""
-    try:
-        return json.loads(f"[{','.join(line for line in lines if mark in line)}]")  # at once: a third of the time
-    except ValueError:
-        records = _whole_lines(path, lines)
-        return [record for record in records if not group or any(key.startswith(f"{group}/") for key in record)]
-
-
-def _whole_lines(path: Path, lines: list[str]) -> list[dict[str, Any]]:
+    lines = data.split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    mark = f'"{group}/'.encode() if group else b""
     records: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
+        if mark not in line:
+            continue  # of another group: a curve has few lines of many
         try:
-            records.append(json.loads(line))
-        except ValueError as error:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise UserError(f"{path}, line {number}: not JSON ({error}); delete the line.") from None
+        if reason := _wrong_in_metrics(record):
+            raise UserError(f"{path}, line {number}: {reason}; the file was edited. Delete the line.")
+        records.append(record)
     return records
 
 
-def read_ledger(root: Path, run_id: str) -> dict[str, Any] | None:
-    """A run's ledger.json (``sources``, ``bins``, ``tokens`` per source and bin), or None when there is none.
+def _wrong_in_metrics(record: Any) -> str:
+    """Why this is no line of metrics; empty if it is one. Numbers that are not finite stand there as text."""
+    if not isinstance(record, dict):
+        return f"found a {type(record).__name__}, and each line is an object"
+    for key, value in record.items():
+        if key in ("step", "tokens"):
+            if type(value) is not int or not 0 <= value <= LARGEST:
+                return f"{key} is {value!r:.40}, and a count is expected"
+        elif isinstance(value, bool) or not (isinstance(value, int | float) or value in NOT_FINITE or value is None):
+            return f"{key} is {value!r:.40}, and a number is expected"
+        elif isinstance(value, int) and abs(value) > LARGEST:
+            return f"{key} is {value:.3g}, and a number up to {LARGEST:.3g} is expected"
+    return "" if "step" in record else "it has no step"
+
+
+NOT_FINITE = ("nan", "inf", "-inf")  # as they are written
+
+
+class LedgerPicture(BaseModel):
+    """ledger.json of a stage run: tokens by use in equal parts of the stage."""
+
+    sources: tuple[str, ...]  # the stage's own corpus first
+    bins: int = Field(gt=0)
+    tokens: tuple[tuple[NonNegativeInt, ...], ...]  # by source and bin
+
+    @model_validator(mode="after")
+    def _is_a_table(self) -> Self:
+        if len(self.tokens) != len(self.sources) or any(len(row) != self.bins for row in self.tokens):
+            raise ValueError(f"tokens is no table of {len(self.sources)} sources and {self.bins} bins")
+        return self
+
+
+def read_ledger(root: Path, run_id: str) -> LedgerPicture | None:
+    """A run's ledger.json, or None when there is none.
 
     Raises:
-        UserError: it is not JSON.
+        UserError: it is not such a record.
     """
     path = run_dir(root, run_id) / "ledger.json"
     try:
-        return json.loads(path.read_bytes())
+        return LedgerPicture.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise UserError(f"{path}: not a JSON file ({error}); delete it and run the same command again.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the record"
+        raise UserError(f"{path}: {where}: {first['msg']}; the file was edited or cut. Delete it.") from None

@@ -4,13 +4,26 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from indelible.results.columns import FORGOTTEN, MAIN_LOSSES, id_columns, setting_columns, varying, view_columns
+from indelible.objectives.preference import MEASURES
+from indelible.results.columns import (
+    COMPARED_MEASURES,
+    FORGOTTEN,
+    MAIN_LOSSES,
+    id_columns,
+    setting_columns,
+    varying,
+    view_columns,
+)
 from indelible.results.labels import plural
+
+_NOT_SHOWN = tuple(name for name in MEASURES if name not in COMPARED_MEASURES)  # of pairs; the table has them
 
 
 def shown_losses(table: pl.DataFrame) -> list[str]:
     """The losses that the summary shows: those of the paper, what was forgotten, and the study's own."""
-    return [name for name in (*MAIN_LOSSES, FORGOTTEN, *view_columns(table)) if name in table.columns]
+    hidden = {name for name in view_columns(table) if name.endswith(tuple(f"_{one}" for one in _NOT_SHOWN))}
+    names = (*MAIN_LOSSES, FORGOTTEN, *view_columns(table))
+    return [name for name in names if name in table.columns and name not in hidden]
 
 
 def by_arm(table: pl.DataFrame, by: Sequence[str] | None = None) -> pl.DataFrame:

@@ -11,6 +11,7 @@ import polars as pl
 
 from indelible.errors import UserError
 from indelible.files import atomic_write
+from indelible.objectives.preference import MEASURES
 from indelible.records import PlannedChain
 from indelible.results.chain_settings import extra_settings, settings_frame
 from indelible.results.columns import (
@@ -97,11 +98,13 @@ def results_table(run: StudyRun) -> pl.DataFrame:
     """
     chains, extra = run.plan.chains, extra_settings(run.plan.chains)
     names = list(dict.fromkeys(name for chain in chains for name in chain.views if name not in LOSSES))
+    losses = _views(run, names)
     outcomes, tokens = _outcomes(run), _token_counts(run)
     stages = [stage for stage in run.stages if stage not in SHORT_STAGES]
-    order = column_order(extra, names, stages, tokens.columns)
+    shown = [*names, *(f"{view}_{one}" for view in _pair_views(run) for one in MEASURES)]
+    order = [name for name in column_order(extra, shown, stages, tokens.columns) if not _is_absent(name, shown, losses)]
     _check_names(run, order)
-    parts = [settings_frame(chains), _views(run, names), outcomes, tokens]
+    parts = [settings_frame(chains), losses, outcomes, tokens]
     table = pl.concat(parts, how="horizontal").select(order)
     refuse_pooling(table, str(run.root), run.specs)
     return table
@@ -167,12 +170,26 @@ def _views(run: StudyRun, names: list[str]) -> pl.DataFrame:
     schema = {"chain": pl.Int64, "view": pl.String, "checkpoint": pl.String, "corpus": pl.String}
     keys = ["chain", "checkpoint", "corpus"]
     found = pl.DataFrame(wanted, schema).join(evaluation_rows(run), on=keys, how="left")
-    table = pl.DataFrame({"chain": pl.Series(range(len(run.plan.chains)), dtype=pl.Int64)})
+    table, of_pairs = pl.DataFrame({"chain": pl.Series(range(len(run.plan.chains)), dtype=pl.Int64)}), _pair_views(run)
     for view in (*LOSSES, *names):
         own = found.filter(pl.col("view") == view)
         numbers = [_finite(number).alias(name.format(view)) for number, name in _OF_A_LOSS.items()]
+        if view in of_pairs:
+            parts = [name for one in MEASURES for name in (one, f"{one}_se")]
+            numbers += [_finite(number).alias(f"{view}_{number}") for number in parts]
         table = table.join(own.select("chain", *numbers), on="chain", how="left", maintain_order="left")
     return table.drop("chain").with_columns((pl.col("L_ret") - pl.col("L_im")).alias(FORGOTTEN))
+
+
+def _pair_views(run: StudyRun) -> list[str]:
+    """The named losses that are of pairs of answers in some chain: each is a few columns more."""
+    views = (item for chain in run.plan.chains for item in chain.views.items())
+    return list(dict.fromkeys(view for view, (_, corpus) in views if corpus in run.pair_corpora))
+
+
+def _is_absent(name: str, shown: list[str], losses: pl.DataFrame) -> bool:
+    """Bits per byte of a measure of pairs: there are none."""
+    return name.endswith("_bpb") and name.removesuffix("_bpb") in shown and name not in losses.columns
 
 
 def _finite(number: str) -> pl.Expr:

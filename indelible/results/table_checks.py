@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from indelible.errors import UserError
-from indelible.results.columns import FORGOTTEN, STATUSES, id_columns, loss_columns, setting_columns
+from indelible.results.columns import FORGOTTEN, STATUSES, has_sign, id_columns, loss_columns, setting_columns
 
 _MADE_BY = "Make the table again with `indelible results`, or mend the row."
 
@@ -29,7 +29,7 @@ def checked_table(table: pl.DataFrame, path: Path) -> pl.DataFrame:
         _refuse(
             numbered.filter(is_bad), path, [name], "is no number; a chain with such a loss is diverged, its loss empty"
         )
-    for name in ("exposure_fraction", *loss_columns(table)):
+    for name in ("exposure_fraction", *(loss for loss in loss_columns(table) if not has_sign(loss))):
         _refuse(
             numbered.filter(pl.col(name) < 0), path, [name], "is below zero, which no loss and no part of a corpus is"
         )

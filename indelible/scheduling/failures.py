@@ -135,6 +135,13 @@ def clear_failures(folders: Iterable[Path]) -> int:
     for folder in folders:
         failure = Failure.read(folder / "failure.json")
         if failure is not None and failure.is_final:
-            os.replace(folder / "failure.json", folder / f"failure.{failure.attempt}.json")
+            set_failure_aside(folder, failure.attempt)
             cleared += 1
     return cleared
+
+
+def set_failure_aside(folder: Path, attempt: int) -> None:
+    """Renames failure.json to ``failure.<attempt>.json``, or to the next number that is free."""
+    while (folder / f"failure.{attempt}.json").exists():
+        attempt += 1
+    os.replace(folder / "failure.json", folder / f"failure.{attempt}.json")

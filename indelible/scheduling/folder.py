@@ -9,6 +9,7 @@ from typing import Any
 from indelible.errors import UserError
 from indelible.files import write_text
 from indelible.records import Plan, PlannedRun, Record, evaluation_path, run_dir
+from indelible.study.identity import part_of
 from indelible.study.stage_spec import EvaluationSpec
 
 
@@ -75,14 +76,17 @@ class StudyFolder:
     @cached_property
     def trained_corpora(self) -> frozenset[str]:
         """Corpora that some stage run shows."""
-        data = [run.spec["data"] for run in self.plan.stage_runs]
-        stores = {use["store"] for one in data for use in (one["main"], *one["mix"])}
+        place = self.out / "plan.json"
+        data = [part_of(run.spec, place, "data", of=dict) for run in self.plan.stage_runs]
+        mixes = [use for one in data for use in part_of(one, place, "mix", of=list)]
+        stores = {part_of(use, place, "store", of=str) for use in (*(one.get("main") for one in data), *mixes)}
         return frozenset(corpus for corpus, store in self.plan.stores.items() if store in stores)
 
     @property
     def resume_bytes(self) -> int:
         """Size of the largest resume state, at most; 0 where the plan does not say."""
-        return int(self.plan.summary.get("resume_bytes_per_worker", 0))
+        size = self.plan.summary.get("resume_bytes_per_worker", 0)
+        return size if isinstance(size, int) else 0
 
     def run_dir(self, run_id: str) -> Path:
         """Folder of a stage run."""

@@ -6,7 +6,7 @@ from indelible.errors import UserError
 from indelible.records import PlannedRun
 from indelible.scheduling.curves import watch_of
 from indelible.scheduling.folder import StudyFolder
-from indelible.study.identity import given_id
+from indelible.study.identity import given_id, part_of
 from indelible.train.job import EvaluationJob, StageJob
 
 
@@ -35,10 +35,10 @@ def stage_job(folder: StudyFolder, run: PlannedRun) -> StageJob:
 def _start_dir(folder: StudyFolder, run: PlannedRun) -> Path | None:
     if run.parent is not None:
         return folder.checkpoint_dir(run.parent)
-    init = run.spec["init"]
-    if init is None:
+    place = folder.out / "plan.json"
+    if part_of(run.spec, place, "init", of=(dict, type(None))) is None:
         return None
-    given = given_id(init["sha256"])
+    given = given_id(part_of(run.spec, place, "init", "sha256", of=str))
     if given not in folder.plan.given:
         raise UserError(f"{folder.out}/plan.json names no folder for {given}, from which {run.id} starts.")
     return folder.checkpoint_dir(given)

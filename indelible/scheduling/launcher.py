@@ -1,5 +1,6 @@
 """The launcher: keeps workers alive until everything is settled and watches the files. It draws nothing itself."""
 
+import math
 import os
 import signal
 import threading
@@ -22,6 +23,7 @@ from indelible.scheduling.run_index import RunIndex, Status
 from indelible.scheduling.settings import WorkerSettings
 from indelible.scheduling.snapshot import Snapshot, look
 from indelible.scheduling.unit_run import sweep_leftovers
+from indelible.study.execution import check_workers
 
 EXECUTORS = ("local", "slurm")
 _LOOK_SECONDS = 0.25  # between two looks at the files
@@ -83,8 +85,11 @@ def launch(
     observer = observer or Observer()
     if executor not in EXECUTORS:
         raise UserError(f"--executor {executor}: expected one of {', '.join(EXECUTORS)}.")
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: at least 1 is needed.")
+    check_workers(workers)
+    if max_attempts < 1:
+        raise UserError(f"--attempts {max_attempts}: at least 1 is needed.")
+    if not 0 < lease_seconds < math.inf:
+        raise UserError(f"--lease-seconds {lease_seconds}: expected a number of seconds above 0.")
     folder = StudyFolder.open(out)
     _check_specs(folder)
     index = RunIndex(folder, lease_seconds)

@@ -12,6 +12,7 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 import stat
 import threading
@@ -21,10 +22,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
+
 from indelible.host import Owner, is_known_dead, this_process
 
 LEASE_SECONDS = 60.0  # an observer's patience with a silent owner on another host
 BEAT_SECONDS = 1.0
+_LARGEST_SHOWN = 1e15  # of the numbers of a beat: steps, tokens, seconds, a loss
+_RECORD_NAME = re.compile(r"([0-9]{1,15})\.json")
+_PLAIN_WORD = re.compile(r"[a-z ]{1,40}")
 _BEAT_BYTES = 512  # fixed, so that a beat overwrites in place and needs no free space on a full disk
 
 
@@ -43,48 +49,64 @@ class LeaseRecord:
     generation: int  # n: the attempt's number and the fencing token
     owner: Owner
     worker: str  # label shown in the live view
-    failures: int  # attempts in a row that failed before this one
+    failures: NonNegativeInt  # attempts in a row that failed before this one
     saved_mark: str  # fingerprint of what was saved when the unit was taken: did the attempt get any further?
     token: str  # random; tells this attempt from every other
     launcher: Owner | None = None  # the process that keeps the worker alive; None under Slurm
+
+
+_RECORD = TypeAdapter(LeaseRecord)
 
 
 def _lease_dir(folder: Path) -> Path:
     return folder / "lease"
 
 
-def latest_generation(folder: Path) -> int:
-    """Highest n of ``lease/<n>.json``; 0 when nobody has taken the unit yet."""
+def generations(folder: Path) -> list[int]:
+    """Every n of ``lease/<n>.json``, in order."""
     try:
         names = os.listdir(_lease_dir(folder))
     except (FileNotFoundError, NotADirectoryError):
-        return 0
-    return max((int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()), default=0)
+        return []
+    return sorted(int(match[1]) for name in names if (match := _RECORD_NAME.fullmatch(name)))
+
+
+def latest_generation(folder: Path) -> int:
+    """Highest n of ``lease/<n>.json``; 0 when nobody has taken the unit yet."""
+    return max(generations(folder), default=0)
 
 
 def read_record(folder: Path, generation: int) -> LeaseRecord | None:
     """The record of attempt ``generation``; None while it cannot be read (then only its heartbeat counts)."""
     try:
-        value = json.loads((_lease_dir(folder) / f"{generation}.json").read_text(encoding="utf-8"))
-        launcher = value["launcher"]
-        return LeaseRecord(
-            **{**value, "owner": Owner(**value["owner"]), "launcher": None if launcher is None else Owner(**launcher)}
-        )
-    except (OSError, ValueError, TypeError, KeyError):
+        record = _RECORD.validate_json((_lease_dir(folder) / f"{generation}.json").read_bytes())
+    except (OSError, ValidationError):
         return None
+    return record if record.generation == generation else None
 
 
 def read_beat(folder: Path, generation: int) -> tuple[bytes, dict[str, Any]]:
-    """Raw bytes (to see whether they change) and content of a heartbeat; empty when missing or half written."""
+    """Raw bytes (to see whether they change) and content of a heartbeat; empty when missing or half written.
+
+    What is not of the kind that a beat has is left out: it is shown to people, and nothing is computed from it.
+    """
     try:
         raw = (_lease_dir(folder) / f"{generation}.beat").read_bytes()
     except OSError:
         return b"", {}
     try:
         value = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return raw, {}
-    return raw, value if isinstance(value, dict) else {}
+    return raw, {key: one for key, one in value.items() if _is_shown(key, one)} if isinstance(value, dict) else {}
+
+
+def _is_shown(key: str, value: Any) -> bool:
+    if value is None:
+        return True
+    if key in ("outcome", "phase"):
+        return isinstance(value, str) and bool(_PLAIN_WORD.fullmatch(value))
+    return type(value) in (int, float) and 0 <= value <= _LARGEST_SHOWN
 
 
 def _file_time(path: Path) -> float | None:

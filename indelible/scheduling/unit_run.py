@@ -11,6 +11,7 @@ from indelible.errors import UserError
 from indelible.records import PlannedRun, StageResult
 from indelible.scheduling.curves import lacks_curves
 from indelible.scheduling.engine import Engine, Report
+from indelible.scheduling.failures import set_failure_aside
 from indelible.scheduling.folder import SpecFile, StudyFolder, has_other_spec
 from indelible.scheduling.jobs import evaluation_job, stage_job
 from indelible.scheduling.lease import Lease, LeaseObserver, StopRequested
@@ -54,7 +55,7 @@ def run_unit(
     elif missing := folder.missing_evaluations(unit.checkpoint):
         raise RuntimeError(f"{unit.id}: the engine came back without making {', '.join(missing)}.")
     with contextlib.suppress(FileNotFoundError):
-        os.replace(unit.folder / "failure.json", unit.folder / f"failure.{lease.record.generation - 1}.json")
+        set_failure_aside(unit.folder, lease.record.generation - 1)
     sweep_leftovers(unit.folder)
     evaluations = folder.evaluations_dir(unit.checkpoint)
     if unit.run is not None and not LeaseObserver().look(evaluations).is_held:

@@ -51,7 +51,7 @@ def units_of(folder: StudyFolder) -> list[Unit]:
 def _evaluation_work(folder: StudyFolder, checkpoint: str) -> float:
     """One forward pass a token; a stage run's own cost says what that is (three passes, and more)."""
     heldout = folder.plan.heldout
-    tokens = sum(heldout[kind].windows * heldout[kind].seq_len for kind in folder.plan.evaluations[checkpoint].values())
+    tokens = sum(heldout[kind].tokens for kind in folder.plan.evaluations[checkpoint].values())
     run = folder.runs.get(checkpoint) or next(iter(folder.runs.values()), None)
     if run is None or not run.cost.tokens or not run.cost.flops:
         return float(tokens)

@@ -28,8 +28,8 @@ class Comparison:
     num_left_out: int  # settings that not every seed has in both arms, or curves without a common range
     num_seeds_left_out: int  # seeds with pairs, but of too few settings to be compared with the others
     finetune_ids: tuple[str, ...]  # the chains behind it, by their last run
-    num_diverged: int = 0  # chains among them that diverged: they count as the worst loss
-    is_same_runs: bool = False  # both arms are the same stage runs: there is nothing to compare
+    num_diverged: int  # chains among them that diverged: they count as the worst loss
+    is_same_runs: bool  # both arms are the same stage runs: there is nothing to compare
 
     def new_seeds(self, power: float = POWER) -> NewSeeds | None:
         """How many more seeds would tell an effect of the size found; None with one seed."""
@@ -143,6 +143,7 @@ def compare_at_equal_loss(
         num_seeds_left_out=len(curves_by_seed) - len(seeds),
         finetune_ids=tuple(sorted({run_id for curve in used for run_id in curve.finetune_ids})),
         num_diverged=sum(curve.num_diverged for curve in used),
+        is_same_runs=False,
     )
 
 

@@ -11,12 +11,15 @@ from typing import Any
 import polars as pl
 
 from indelible.errors import UserError
+from indelible.objectives.preference import MEASURES
 from indelible.results.columns import setting_columns, varying
 from indelible.results.labels import exposure_columns, value_text
 from indelible.results.summary import shown_losses
 from indelible.statistics.compare import DEFAULT, Comparison, compare_at_equal_settings
 from indelible.statistics.divergence import with_worst
 from indelible.statistics.inference import Inference
+
+_OF_PAIRS = tuple(f"_{measure}" for measure in MEASURES)
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Contrast:
     value: Any
     against: Any
     also: tuple[str, ...]  # other settings that differ between the two: not held equal, for they cannot be
-    losses: dict[str, Comparison]  # by loss; value minus against, nats per token
+    losses: dict[str, Comparison]  # by loss; value minus against, nats per token; of accuracies, shares
 
 
 def contrasts(
@@ -129,10 +132,14 @@ def _contrast(
         if name != by and seen[0] != seen[1] and (is_one_sided or all(len(one) == 1 for one in seen)):
             also.append(name)
     treatment = [by, *also, *within]
-    losses = {
-        loss: compare_at_equal_settings(rows, first, second, loss, treatment, inference) for loss in shown_losses(rows)
-    }
+    names = [name for name in shown_losses(rows) if not name.endswith(_OF_PAIRS) or _has_both(parts, name)]
+    losses = {loss: compare_at_equal_settings(rows, first, second, loss, treatment, inference) for loss in names}
     return Contrast(within, value, against, tuple(also), losses)
+
+
+def _has_both(parts: Sequence[pl.DataFrame], loss: str) -> bool:
+    """Whether both sides have a loss that only some chains have: of pairs behind a preference stage."""
+    return all(part[loss].drop_nulls().len() for part in parts)
 
 
 def _check_setting(table: pl.DataFrame, name: str) -> None:

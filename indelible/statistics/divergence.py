@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
+from indelible.results.columns import is_higher_better
 from indelible.statistics.inference import WORST_LOSS
 
 BEFORE_LAST_STAGE = ("L_im", "L_pre_post")  # losses that a chain has when only its last stage diverges
@@ -28,14 +29,15 @@ def with_worst(table: pl.DataFrame, losses: Iterable[str], worst_loss: float = W
     Args:
         table: results table; incomplete and failed chains have no outcome and are left out.
         losses: the columns that are looked at. In those of `BEFORE_LAST_STAGE` a diverged chain keeps what it has.
-        worst_loss: nats per token, fixed before the runs.
+        worst_loss: nats per token, fixed before the runs; the worst accuracy is 0.
     """
     rows = table.filter(pl.col("status").is_in(["done", "diverged"]))
     filled = []
     for loss in losses:
         capped = pl.min_horizontal(pl.col(loss), pl.lit(worst_loss))
         known = pl.when(pl.col(loss).is_null()).then(None).otherwise(capped)
-        filled.append(pl.when(is_worst(loss, worst_loss)).then(worst_loss).otherwise(known).alias(loss))
+        worst = 0.0 if is_higher_better(loss) else worst_loss
+        filled.append(pl.when(is_worst(loss, worst_loss)).then(worst).otherwise(known).alias(loss))
     return rows.with_columns(filled)
 
 

@@ -32,6 +32,7 @@ from indelible.statistics.planning import LEVEL, POWER
 
 LOOKS = (3, 5, 8, 12, 16, 24)  # seeds at which one looks
 FUTILE_BELOW = 0.1  # stop where a later look settles the claim with less than this probability
+MAX_SEEDS = 500  # of a design: each simulated study holds that many numbers
 NUM_PATHS = 200_000  # simulated studies behind the nominal levels: the risk is known to 0.0005
 _NUM_FUTURES = 4_000  # behind the limits of futility, which no error rests on
 SUPPORTED, CONTRADICTED, FUTILE, OPEN = "supported", "contradicted", "futile", "open"
@@ -56,10 +57,12 @@ def sequential_design(looks: tuple[int, ...] = LOOKS, level: float = LEVEL) -> D
         level: two-sided, that all looks together keep. For a member of a family of m findings ask for level / m.
 
     Raises:
-        UserError: the looks do not rise, or begin below 2.
+        UserError: the looks do not rise, begin below 2 or end above `MAX_SEEDS`.
     """
     if not looks or looks[0] < 2 or any(one >= other for one, other in pairwise(looks)):
         raise UserError(f"looks {', '.join(map(str, looks))}: expected rising numbers of seeds, the first 2 or more.")
+    if looks[-1] > MAX_SEEDS:
+        raise UserError(f"looks {', '.join(map(str, looks))}: at most {MAX_SEEDS} seeds can be planned for.")
     return _calibrated(tuple(looks), level)
 
 

@@ -18,8 +18,8 @@ class LoraSpec(Strict):
     """Low-rank adapters (paper, Table 9)."""
 
     kind: Literal["lora"] = "lora"
-    r: int = Field(default=64, gt=0)
-    alpha: float = Field(default=128.0, gt=0)
+    r: int = Field(default=64, gt=0, le=1_000_000)
+    alpha: float = Field(default=128.0, gt=0, le=1e9)
     targets: tuple[str, ...] = ("o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")  # Q, K, V excluded
     merge: bool = True  # fold the adapters into the weights before the next stage
 

@@ -3,35 +3,55 @@
 Field names are the words of the project (docs/concepts.md). A comment states unit and scope of each field.
 """
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from indelible.strict import Strict
-from indelible.study.corpus_spec import CorpusSpec, LeakSpec, SplitSpec, TokenizerSpec
+from indelible.strict import Positive, Strict
+from indelible.study.corpus_spec import (
+    BpeTokenizer,
+    CorpusSpec,
+    LeakSpec,
+    LossOn,
+    SplitSpec,
+    TokenizerSpec,
+    check_names,
+    has_pairs,
+)
 from indelible.study.training import StageSettings, as_tuple
 
 MAX_STAGES = 8
+MAX_MIXES = 250  # of a stage: a ledger numbers its uses in one byte
+LOSS = "L_"  # begins the names of losses, so that none is the name of another column
+_NAME_OF_A_LOSS = re.compile(LOSS + r"[A-Za-z0-9_]+(?<!_bpb)(?<!_se)")
+PAPER_LOSSES = ("L_im", "L_ret", "L_ft", "L_pre", "L_pre_post")
 
 
 class ModelSpec(Strict):
     """A Llama-architecture model to be built from scratch (paper, Table 2 and SmolLM2)."""
 
-    hidden_size: int = Field(gt=0)
-    num_layers: int = Field(gt=0)
+    hidden_size: int = Field(gt=0, le=1_000_000)
+    num_layers: int = Field(gt=0, le=10_000)
     num_heads: int = Field(gt=0)
     num_kv_heads: int = Field(gt=0)  # fewer than num_heads = grouped-query attention
-    intermediate_size: int = Field(gt=0)  # width of the gated MLP
-    rope_theta: float = Field(default=100_000.0, gt=0)
-    rms_norm_eps: float = Field(default=1e-5, gt=0)
+    intermediate_size: int = Field(gt=0, le=10_000_000)  # width of the gated MLP
+    rope_theta: float = Field(default=100_000.0, gt=0, le=1e12)
+    rms_norm_eps: float = Field(default=1e-5, gt=0, le=1)
     tie_embeddings: bool = True  # the head shares the embedding matrix
     init: Literal["normal", "litgpt"] = "normal"  # normal: std init_std everywhere; litgpt: scaled by width and depth
-    init_std: float = Field(default=1 / 24, gt=0)  # SmolLM2's 1/24; unused by `litgpt`
+    init_std: float = Field(default=1 / 24, gt=0, le=1)  # SmolLM2's 1/24; unused by `litgpt`
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "ModelSpec":
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        if self.hidden_size // self.num_heads % 2:
+            width = self.hidden_size // self.num_heads
+            raise ValueError(
+                f"hidden_size {self.hidden_size} over num_heads {self.num_heads} is {width}, and positions are rotated "
+                "in pairs; make the width of a head even"
+            )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         return self
@@ -40,8 +60,8 @@ class ModelSpec(Strict):
 class EvaluationSettings(Strict):
     """Held-out losses of every checkpoint, always computed in fp32. Of these, training knows `stop_windows` alone."""
 
-    windows: int = Field(default=128, gt=0)  # held-out windows of a corpus that are reported, fewer if there are fewer
-    stop_windows: int = Field(default=128, gt=0)  # in front of them, for early stopping; at most half of the split
+    windows: Positive = 128  # held-out windows of a corpus that are reported, fewer if there are fewer
+    stop_windows: Positive = 128  # in front of them, for early stopping; at most half of the split
     corpora: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()  # evaluated too, trained on by no stage
 
 
@@ -50,7 +70,7 @@ class DataSettings(Strict):
 
     split: SplitSpec = SplitSpec()
     leaks: LeakSpec = LeakSpec()
-    loss_on: Literal["all", "completion"] = "all"  # for corpora with prompt and completion: which tokens are trained
+    loss_on: LossOn = "all"  # for corpora with prompt and completion, or messages: which tokens are trained
 
 
 class ViewSpec(Strict):
@@ -69,7 +89,7 @@ class ArmSpec(Strict):
     corpora: dict[str, CorpusSpec]
     tokenizer: TokenizerSpec
     model: ModelSpec
-    seq_len: int = Field(gt=1)  # predicted tokens per window
+    seq_len: int = Field(gt=1, le=10_000_000)  # predicted tokens per window
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # autocast of training; weights and evaluation stay fp32
     stages: dict[str, StageSettings]  # in order, those before a given checkpoint included
     views: dict[str, ViewSpec] = Field(default_factory=dict)  # losses of one's own, beside L_im, L_ret, L_ft, L_pre
@@ -104,14 +124,20 @@ class ArmSpec(Strict):
     def _stages_fit_together(self) -> "ArmSpec":
         if not 1 <= len(self.stages) <= MAX_STAGES:
             raise ValueError(f"stages: found {len(self.stages)}; a chain has from one to {MAX_STAGES} stages")
+        check_names(self.corpora)
         names = list(self.stages)
         for position, (name, stage) in enumerate(self.stages.items()):
             if not name.isascii() or not name.isidentifier():
                 raise ValueError(f"stages: {name!r} is no stage name; use letters, digits and _, not a digit first")
-            if name in ("evaluate", "start"):
+            if name in ("evaluate", "start", "L") or name.startswith(LOSS):
                 raise ValueError(f"stages: {name!r} is what tables and status call something else; choose another name")
             self._check_corpora(name, stage)
+            self._check_pairs(name, stage)
             mixed = [mix.corpus for mix in stage.mix]
+            if len(mixed) > MAX_MIXES:
+                raise ValueError(
+                    f"stages.{name}.mix: found {len(mixed)} entries; at most {MAX_MIXES} fit into a ledger"
+                )
             if twice := sorted({corpus for corpus in mixed if mixed.count(corpus) > 1}):
                 raise ValueError(f"stages.{name}.mix names {', '.join(twice)} twice; say it once, with one fraction")
             for mix in stage.mix:
@@ -121,7 +147,16 @@ class ArmSpec(Strict):
             for other in {*stage.not_shown_in, *(one for mix in stage.mix for one in mix.not_shown_in)}:
                 if other not in names[:position]:
                     raise ValueError(f"stages.{name}.not_shown_in = {other!r} is no earlier stage of this chain")
+        if isinstance(self.tokenizer, BpeTokenizer):
+            for name, spec in self.corpora.items():
+                if spec.has_messages:
+                    raise ValueError(
+                        f"corpora.{name} is of messages, which a tokenizer's chat template writes, and one that is "
+                        "trained here (kind: bpe) has none; name that of a chat model (tokenizer: {kind: hf, path: "
+                        "...}), or use prompt_column and completion_column with a template of your own"
+                    )
         self._check_views()
+        self._check_columns()
         return self
 
     def _check_corpora(self, name: str, stage: StageSettings) -> None:
@@ -137,9 +172,54 @@ class ArmSpec(Strict):
                         f"declare it under corpora: or use one of {', '.join(sorted(self.corpora))}"
                     )
 
+    def _check_pairs(self, name: str, stage: StageSettings) -> None:
+        """Pairs are for preference stages, and preference stages are for pairs."""
+        kind = stage.objective.kind
+        if stage.objective.needs_pairs and not has_pairs(self.corpora[stage.corpus]):
+            raise ValueError(
+                f"stages.{name}.objective = {kind!r}: it needs pairs of answers, and corpus {stage.corpus!r} has none; "
+                "name its prompt_column, chosen_column and rejected_column, or take the corpus preferences"
+            )
+        if not stage.objective.needs_pairs and has_pairs(self.corpora[stage.corpus]):
+            raise ValueError(
+                f"stages.{name}.corpus = {stage.corpus!r} is made of pairs of answers, which are no text for objective "
+                f"{kind!r}; set stages.{name}.objective: dpo, or name another corpus"
+            )
+        for mix in stage.mix:
+            if has_pairs(self.corpora[mix.corpus]):
+                raise ValueError(
+                    f"stages.{name}.mix: {mix.corpus!r} is made of pairs of answers, and only windows of text can be "
+                    "mixed into a stage; give the pairs a stage of their own with objective: dpo"
+                )
+            if stage.objective.needs_pairs and mix.mode == "replace":
+                raise ValueError(
+                    f"stages.{name}.mix: mode: replace puts windows of {mix.corpus!r} in the place of pairs, and a "
+                    "pair is two of them; use mode: add, and fewer tokens for the stage"
+                )
+
     def _check_views(self) -> None:
         for name, view in self.views.items():
+            if not _NAME_OF_A_LOSS.fullmatch(name):
+                raise ValueError(
+                    f"views.{name}: no name of a loss; begin it with {LOSS}, then letters, digits and _, and end it "
+                    "neither in _bpb nor in _se, which are columns of every loss"
+                )
+            if name in PAPER_LOSSES:
+                raise ValueError(f"views.{name}: the table has this loss already; name yours otherwise")
             if view.after not in self.stages:
                 raise ValueError(f"views.{name}.after = {view.after!r}: the stages are {', '.join(self.stages)}")
             if view.corpus not in self.stages and view.corpus not in self.corpora:
                 raise ValueError(f"views.{name}.corpus = {view.corpus!r} is neither a stage nor a corpus of this study")
+
+    def _check_columns(self) -> None:
+        """The tokens of every corpus in every stage are a column of the table, and two must not share one."""
+        seen = {f"{stage}_max_tokens": f"stages.{stage}.max_tokens" for stage in self.stages}
+        for stage, settings in self.stages.items():
+            for corpus in dict.fromkeys((settings.corpus, *(mix.corpus for mix in settings.mix))):
+                column, where = f"{stage}_{corpus}_tokens", f"corpus {corpus!r} in stage {stage!r}"
+                if column in seen:
+                    raise ValueError(
+                        f"stages: {seen[column]} and {where} would both be the column {column} of the table; "
+                        "name a stage or a corpus otherwise"
+                    )
+                seen[column] = where

@@ -1,13 +1,18 @@
 """What text a study uses: corpora, tokenizer, held-out split and leak check, as they stand in the study file."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from indelible.strict import LARGEST, Count, Strict
+from indelible.strict import LARGEST, Count, Strict, added_later, unset_later
 
-OFFLINE_NAMES = ("general", "music", "chemistry", "instruction")
+LossOn = Literal["all", "completion", "assistant"]
+Packing = Literal["stream", "documents", "best_fit"]
+TooLong = Literal["error", "drop", "cut"]
+CHAT = "chat"  # the template that stands for the tokenizer's own chat template
+OFFLINE_NAMES = ("general", "music", "chemistry", "instruction", "preferences")
 Scalar = str | int | float | bool
 ColumnFilter = dict[str, Scalar | tuple[Scalar, ...]]
 
@@ -29,43 +34,98 @@ def _one_or_more(value: Any) -> Any:
     return (_at_home(value),) if isinstance(value, str) else value
 
 
-class OfflineCorpus(Strict):
+class _Rows(Strict):
+    """How the documents of a corpus become rows, and which tokens count. It changes no token of the corpus."""
+
+    loss_on: LossOn | None = None  # which tokens are trained on and evaluated; null = data.loss_on
+    packing: Packing = "stream"  # windows over all text; one document a row; whole documents, as many as fit into a row
+    too_long: TooLong = "error"  # of a document longer than seq_len + 1 tokens, where documents stay whole
+    max_tokens: Count | None = Field(default=None, gt=0)  # both splits together, tokens; null = everything
+
+    @property
+    def has_messages(self) -> bool:
+        """True if documents are conversations, written by the tokenizer's chat template."""
+        return False
+
+    @model_validator(mode="after")
+    def _whole_documents(self) -> "_Rows":
+        if self.packing == "stream" and self.too_long != "error":
+            raise ValueError(
+                f"too_long: {self.too_long} is for packing: documents or best_fit; a stream cuts every document at the "
+                "ends of its windows"
+            )
+        return self
+
+
+class OfflineCorpus(_Rows):
     """Real text inside packages of the Python package index: no data hub is needed."""
 
     kind: Literal["offline"] = "offline"
-    name: Literal["general", "music", "chemistry", "instruction"]
+    name: Literal["general", "music", "chemistry", "instruction", "preferences"]  # the last one: pairs of answers
     include_unclear: bool = False  # also take the sources whose licence is unclear
     sources: tuple[str, ...] | None = None  # only these (`indelible corpora list`); null = all with a clear licence
-    max_tokens: Count | None = Field(default=None, gt=0)  # both splits together, tokens; null = everything
 
 
-class _Columns(Strict):
-    """Which columns of a record are the text: one text column, or a prompt and a completion column."""
+class _Columns(_Rows):
+    """Which columns of a record are the text: one, a prompt and a completion (or two answers), or one of messages."""
 
-    text_column: str | None = None  # default `text`, unless prompt and completion columns are named
+    text_column: str | None = None  # default `text`, unless other columns are named
     prompt_column: str | None = None
     completion_column: str | None = None
-    template: str = "{prompt}\n{completion}"  # everything before {completion} is prompt; {completion} stands last
+    messages_column: str | None = None  # lists of {role, content} or {from, value}, in the tokenizer's chat template
+    template: str = "{prompt}\n{completion}"  # everything before {completion} is prompt; {completion} stands last;
+    # `chat` = a user's and an assistant's message in the tokenizer's chat template
     source_column: str | None = None  # its value is recorded as the document's source; null = file or data set name
     filter: ColumnFilter = Field(default_factory=dict)  # column: value or list of values; other records are skipped
+    chosen_column: str | None = added_later(None)  # the better answer to the prompt: then the corpus is one of pairs
+    rejected_column: str | None = added_later(None)  # the worse answer
 
     @model_validator(mode="after")
     def _text_or_pair(self) -> "_Columns":
         pair = (self.prompt_column, self.completion_column)
-        if (pair[0] is None) != (pair[1] is None):
+        if not self._names_answers() and (pair[0] is None) != (pair[1] is None):
             raise ValueError("prompt_column and completion_column go together: name both or neither")
         if pair[0] is not None and self.text_column is not None:
             raise ValueError("name either text_column or prompt_column and completion_column, not all three")
+        if self.messages_column is not None and (pair[0] is not None or self.text_column is not None):
+            raise ValueError("name either messages_column, or text_column, or prompt_column and completion_column")
+        if self.template == CHAT:
+            if pair[0] is None:
+                raise ValueError("template: chat is for prompt_column and completion_column; messages have it anyway")
+            return self
         if self.template.count("{prompt}") != 1 or not self.template.endswith("{completion}"):
             raise ValueError(f"template {self.template!r} must hold {{prompt}} once and end with {{completion}}")
         if self.template.count("{completion}") != 1:
             raise ValueError(f"template {self.template!r} holds {{completion}} more than once")
         return self
 
+    def _names_answers(self) -> bool:
+        """Whether these are the columns of pairs; refused if they are half of it."""
+        named = (self.chosen_column, self.rejected_column)
+        if named == (None, None):
+            return False
+        if None in (*named, self.prompt_column):
+            raise ValueError("prompt_column, chosen_column and rejected_column go together: name all three")
+        if self.text_column is not None or self.completion_column is not None:
+            raise ValueError("a corpus of pairs has neither text_column nor completion_column; name the other three")
+        if len({*named, self.prompt_column}) < 3:
+            raise ValueError("prompt_column, chosen_column and rejected_column must be three columns")
+        return True
+
     @property
     def has_prompts(self) -> bool:
-        """True if documents are made of a prompt and a completion."""
+        """True if documents are made of a prompt and what follows it."""
         return self.prompt_column is not None
+
+    @property
+    def has_messages(self) -> bool:
+        """True if documents are conversations, written by the tokenizer's chat template."""
+        return self.messages_column is not None or self.template == CHAT
+
+    @property
+    def has_pairs(self) -> bool:
+        """True if documents are pairs of a better and a worse answer."""
+        return self.chosen_column is not None
 
 
 class LocalCorpus(_Columns):
@@ -77,7 +137,6 @@ class LocalCorpus(_Columns):
     document_bytes: Count | None = Field(default=8192, gt=0)  # text files are cut at paragraphs to this; null = whole
     odd_files: Literal["refuse", "skip"] = "refuse"  # what to do with empty and with duplicated files
     licence: str = "unstated"
-    max_tokens: Count | None = Field(default=None, gt=0)
 
 
 class HubCorpus(_Columns):
@@ -92,10 +151,9 @@ class HubCorpus(_Columns):
     shuffle_buffer: Count = Field(default=10_000, gt=0)  # documents
     seed: int = Field(default=0, ge=0, le=LARGEST)
     licence: str = "unstated"
-    max_tokens: Count | None = Field(default=None, gt=0)
 
 
-class CatalogueCorpus(Strict):
+class CatalogueCorpus(_Rows):
     """A data set of the hub with the columns and licence that `indelible corpora list` shows."""
 
     kind: Literal["catalogue"] = "catalogue"
@@ -103,10 +161,9 @@ class CatalogueCorpus(Strict):
     config: str | None = None  # null = the catalogue's; the ChemPile sets want one
     revision: str = "main"  # commit hash; a branch name is pinned to the commit that is first met
     filter: ColumnFilter = Field(default_factory=dict)
-    max_tokens: Count | None = Field(default=None, gt=0)
 
 
-class SyntheticCorpus(Strict):
+class SyntheticCorpus(_Rows):
     """Generated text whose structure is shared, to a chosen degree, with another generated corpus."""
 
     kind: Literal["synthetic"] = "synthetic"
@@ -114,10 +171,9 @@ class SyntheticCorpus(Strict):
     shared_language: int | None = Field(default=None, ge=0, le=LARGEST)  # where a part of the structure is taken from
     overlap: float = Field(default=0.0, ge=0.0, le=1.0)  # share of the structure taken from it
     num_words: int = Field(default=512, ge=8, le=100_000)  # size of the vocabulary, the same words for all languages
-    num_documents: Count = Field(default=2_000, gt=0)
-    document_words: int = Field(default=200, ge=8)  # mean words a document
+    num_documents: Count = Field(default=2_000, gt=0, le=10**9)
+    document_words: int = Field(default=200, ge=8, le=10**7)  # mean words a document
     seed: int = Field(default=0, ge=0, le=LARGEST)  # of the documents, not of the structure
-    max_tokens: Count | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _overlap_needs_partner(self) -> "SyntheticCorpus":
@@ -129,6 +185,26 @@ class SyntheticCorpus(Strict):
 CorpusSpec = Annotated[
     OfflineCorpus | LocalCorpus | HubCorpus | CatalogueCorpus | SyntheticCorpus, Field(discriminator="kind")
 ]
+
+
+def text_recipe(spec: CorpusSpec, *more: str) -> dict[str, Any]:
+    """The settings of a corpus that decide its documents, as JSON.
+
+    Args:
+        spec: of the corpus.
+        more: further settings that do not.
+    """
+    left_out = {*_Rows.model_fields, *more, *unset_later(spec)}
+    if isinstance(spec, _Columns) and spec.messages_column is None:  # came when fingerprints were in use
+        left_out.add("messages_column")
+    return spec.model_dump(mode="json", exclude=left_out)
+
+
+def has_pairs(spec: CorpusSpec) -> bool:
+    """Whether a corpus is made of pairs of a better and a worse answer: for preference stages, not for windows."""
+    if isinstance(spec, OfflineCorpus):
+        return spec.name == "preferences"
+    return isinstance(spec, LocalCorpus | HubCorpus) and spec.has_pairs
 
 
 class BpeTokenizer(Strict):
@@ -166,6 +242,13 @@ class LeakSpec(Strict):
     remove: bool = True  # take what is found out of the training side; false = only report
 
 
+def check_names(corpora: Iterable[str]) -> None:
+    """Names of corpora become names of folders. ValueError for one that is not plain."""
+    for name in corpora:
+        if not name.replace("_", "").isalnum() or not name.isascii():
+            raise ValueError(f"corpus name {name!r}: use letters, digits and _ only (it becomes a folder's name)")
+
+
 class DataSpec(Strict):
     """Everything that decides the tokens of a study."""
 
@@ -177,9 +260,7 @@ class DataSpec(Strict):
 
     @model_validator(mode="after")
     def _known_names(self) -> "DataSpec":
-        for name in self.corpora:
-            if not name.replace("_", "").isalnum() or not name.isascii():
-                raise ValueError(f"corpus name {name!r}: use letters, digits and _ only (it becomes a folder's name)")
+        check_names(self.corpora)
         if unknown := [name for name in self.pre_corpora if name not in self.corpora]:
             raise ValueError(f"pre_corpora {unknown} are not among the corpora {sorted(self.corpora)}")
         return self

@@ -4,9 +4,10 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from indelible.objectives import PairObjective
 from indelible.study.architecture import Architecture, architecture_of_spec
 from indelible.study.arm import ModelSpec
-from indelible.study.graph import Graph, StageRun, stage_windows, total_steps
+from indelible.study.graph import Graph, StageRun, stage_sequences, total_steps
 from indelible.study.stage_spec import StageSpec
 
 DEFAULT_POINTS = 17  # of a curve whose steps nobody chose, about
@@ -32,21 +33,22 @@ class StageCost:
     is_estimate: bool = False  # of FLOPs and bytes: the model is of a family that is not counted exactly
 
 
-def stage_cost(spec: StageSpec, shape: Architecture, reported_windows: int = 0) -> StageCost:
+def stage_cost(spec: StageSpec, shape: Architecture, reported_sequences: int = 0) -> StageCost:
     """Cost of one stage run of a model.
 
     Args:
         spec: the stage run.
         shape: of the model that it trains.
-        reported_windows: held-out windows that are evaluated beside training, over all corpora: when it has ended, and
-            at the points of its curves.
+        reported_sequences: held-out windows that are evaluated beside training, over all corpora: when it has ended,
+            and at the points of its curves; a pair is two.
     """
-    tokens = stage_windows(spec) * spec.seq_len
+    tokens = stage_sequences(spec) * spec.seq_len
     forward = shape.forward_flops(spec.seq_len)
     interval = spec.training.eval_interval
     stops = (total_steps(spec) // interval + 2) if interval else 0
-    evaluated = (stops * (spec.stop.windows if spec.stop else 0) + reported_windows) * spec.seq_len
-    flops = forward * (training_passes(spec) * tokens + evaluated)
+    stopping = stops * (spec.stop.windows if spec.stop else 0) * spec.data.main.sequences
+    evaluated = (stopping + reported_sequences) * spec.seq_len
+    flops = forward * (training_passes(spec) * tokens + start_tokens(spec) + evaluated)
     return StageCost(tokens, flops, 4 * shape.num_parameters, not shape.is_exact)
 
 
@@ -55,10 +57,18 @@ def training_passes(spec: StageSpec) -> float:
     return 3 * spec.objective.forward_passes + spec.guard.forward_passes
 
 
+def start_tokens(spec: StageSpec) -> float:
+    """Tokens that go once through the model that a preference stage starts from: its pairs, and those that stop it."""
+    if not isinstance(spec.objective, PairObjective):
+        return 0.0
+    pairs = spec.data.main.windows + (spec.stop.windows if spec.stop else 0)
+    return spec.objective.start_passes * pairs * spec.objective.sequences * spec.seq_len
+
+
 def graph_costs(graph: Graph, shapes: Mapping[str, Architecture]) -> dict[str, StageCost]:
     """Costs by run id; ``shapes`` gives the model of each run."""
     reported = {
-        checkpoint: sum(graph.heldout[kind].windows for kind in wanted.values())
+        checkpoint: sum(graph.heldout[kind].tokens // graph.heldout[kind].seq_len for kind in wanted.values())
         for checkpoint, wanted in graph.evaluations.items()
     }
     return {
@@ -105,8 +115,9 @@ def token_bytes(graph: Graph, vocab_size: int) -> int:
     """Bytes of the tokens that a plan reads; the stores hold at least those."""
     read: dict[str, int] = {}
     for run in graph.runs.values():
+        sequences = {use.store: use.sequences for use in run.spec.data.uses}
         for store, windows in run.spec.data.asked_windows.items():
-            read[store] = max(read.get(store, 0), windows * run.spec.seq_len)
+            read[store] = max(read.get(store, 0), windows * sequences[store] * run.spec.seq_len)
     return sum(read.values()) * (2 if vocab_size <= 1 << 16 else 4)
 
 

@@ -4,7 +4,24 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from indelible.errors import UserError
 from indelible.strict import Strict
+
+MAX_WORKERS = 10_000
+Devices = Annotated[int, Field(gt=0, le=10_000)]
+Sequences = Annotated[int, Field(gt=0, le=1_000_000)]
+
+
+def check_workers(workers: int | None) -> None:
+    """Checks a number of workers that was given beside the study; None = that of the study.
+
+    Raises:
+        UserError: fewer than one, or more than any study has.
+    """
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: at least 1 is needed.")
+    if workers is not None and workers > MAX_WORKERS:
+        raise UserError(f"--workers {workers}: at most {MAX_WORKERS:,} are started.")
 
 
 def _switch(value: object) -> object:
@@ -16,10 +33,10 @@ class SlurmSpec(Strict):
 
     partition: str | None = None
     account: str | None = None
-    time_minutes: int = Field(default=240, gt=0)
-    nodes: int = Field(default=1, gt=0)  # per worker job; above 1 one stage run spans them by torchrun
-    gpus_per_node: int = Field(default=0, ge=0)
-    cpus_per_task: int = Field(default=1, gt=0)
+    time_minutes: int = Field(default=240, gt=0, le=10_000_000)
+    nodes: int = Field(default=1, gt=0, le=10_000)  # per worker job; above 1 one stage run spans them by torchrun
+    gpus_per_node: int = Field(default=0, ge=0, le=1_000)
+    cpus_per_task: int = Field(default=1, gt=0, le=10_000)
     constraint: str | None = None
     extra: dict[str, str | int | bool] = Field(default_factory=dict)  # further sbatch options by name
 
@@ -27,11 +44,11 @@ class SlurmSpec(Strict):
 class ExecutionSpec(Strict):
     """How runs are executed. Recorded, never hashed: it must not change what is computed."""
 
-    workers: int | None = Field(default=None, gt=0)  # processes; null = sized to the machine
-    threads: int | None = Field(default=None, gt=0)  # per worker; null = 1
+    workers: int | None = Field(default=None, gt=0, le=MAX_WORKERS)  # processes; null = sized to the machine
+    threads: int | None = Field(default=None, gt=0, le=1_000)  # per worker; null = 1
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"  # auto = the accelerator that torch finds, else cpu
-    devices_per_run: int = Field(default=1, gt=0)  # GPUs of one machine, or processes without GPUs, for one stage run
-    micro_batch_size: int | None = Field(default=None, gt=0)  # sequences per forward per rank; null = as large as fits
+    devices_per_run: Devices = 1  # GPUs of one machine, or processes without GPUs, for one stage run
+    micro_batch_size: Sequences | None = None  # sequences per forward per rank; null = as large as fits
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     activation_checkpointing: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"  # how one stage run uses several devices

@@ -10,25 +10,19 @@ from typing import Any, Literal
 
 from indelible.errors import UserError
 from indelible.study.arm import ArmSpec
+from indelible.study.corpus_spec import has_pairs
 from indelible.study.identity import CODE_VERSION, canonical, digest_of, evaluation_id, flat_form, given_id, run_id
 from indelible.study.labels import stage_labels
 from indelible.study.load import Study
+from indelible.study.row_rules import own_rules, rules_of
 from indelible.study.seeds import seed_columns, stage_seeds
 from indelible.study.settings_table import chain_columns
 from indelible.study.stage_data import Stores, stage_data
 from indelible.study.stage_spec import EvaluationSpec, StageInit, StageSpec, StopWindows
 from indelible.study.training import InitSpec, WatchSpec
+from indelible.study.views import chain_views
 
-__all__ = ["Chain", "Graph", "StageRun", "Stores", "build_graph", "stage_windows", "total_steps"]
-
-# L_im and its kin: (after which stage, on the corpus of which stage)
-PAPER_VIEWS = {
-    "L_im": ("posttrain", "posttrain"),
-    "L_ret": ("finetune", "posttrain"),
-    "L_ft": ("finetune", "finetune"),
-    "L_pre": ("finetune", "pretrain"),
-    "L_pre_post": ("posttrain", "pretrain"),
-}
+__all__ = ["Chain", "Graph", "StageRun", "Stores", "build_graph", "stage_sequences", "stage_windows", "total_steps"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +116,8 @@ class _Builder:
         precision: Literal["fp32", "bf16"],
     ) -> None:
         self._study, self._stores, self._given, self._precision = study, stores, given, precision
+        self._corpora = {name: corpus for arm in study.arms for name, corpus in arm.corpora.items()}
+        self._pairs = [name for name, spec in self._corpora.items() if name in stores.corpora and has_pairs(spec)]
         self._runs: dict[str, StageRun] = {}
         self._chains: dict[tuple[Any, ...], Chain] = {}  # by their settings and seeds
         self._templates: dict[StageSpec, _Template] = {}
@@ -152,7 +148,7 @@ class _Builder:
             for checkpoint in (*((start,) if start else ()), *ids.values()):
                 self._evaluate(checkpoint, kinds)
             chosen = {**columns, **seed_columns(self._study.seeds, seeds)}
-            self._add_chain(Chain(chosen, arm.roles, ids, start, _views(arm, ids, start), arm))
+            self._add_chain(Chain(chosen, arm.roles, ids, start, chain_views(arm, ids, start, self._pairs), arm))
 
     def _add_chain(self, chain: Chain) -> None:
         """Keeps a chain; one that is there already is kept once.
@@ -207,7 +203,11 @@ class _Builder:
         init = self._given[stage.init] if is_first and stage.init is not None else None
         stop = None
         if training.eval_interval is not None:
-            stop = StopWindows(store=self._stores.corpora[stage.corpus], windows=arm.evaluation.stop_windows)
+            stop = StopWindows(
+                store=self._stores.corpora[stage.corpus],
+                windows=arm.evaluation.stop_windows,
+                rows=own_rules(stage.corpus, arm),
+            )
         spec = StageSpec(
             stage=name,
             code_version=CODE_VERSION,
@@ -247,28 +247,30 @@ class _Builder:
                 stop_windows=arm.evaluation.stop_windows,
                 windows=arm.evaluation.windows,
                 seq_len=arm.seq_len,
-                loss_on=arm.data.loss_on,
+                **self._heldout_rules(corpus, arm),
             )
-            for store in self._stores.corpora.values()
+            for corpus, store in self._stores.corpora.items()
         )
         return {self._kinds.setdefault(kind, len(self._kinds)): kind for kind in kinds}
 
-
-def _views(arm: ArmSpec, runs: Mapping[str, str], start: str | None) -> dict[str, tuple[str, str]]:
-    """Each named loss as (checkpoint, corpus). A stage that a given checkpoint replaces is that checkpoint."""
-    views = {}
-    wanted = {**PAPER_VIEWS, **{name: (view.after, view.corpus) for name, view in arm.views.items()}}
-    for name, (after, on) in wanted.items():
-        checkpoint = runs.get(after) or (start if after in arm.stages else None)
-        corpus = arm.stages[on].corpus if on in arm.stages else on if on in arm.corpora else None
-        if checkpoint is not None and corpus is not None:
-            views[name] = checkpoint, corpus
-    return views
+    def _heldout_rules(self, corpus: str, arm: ArmSpec) -> dict[str, Any]:
+        """How held-out documents become windows; of a pair only the answers count."""
+        rules = rules_of(corpus, arm, self._corpora.get(corpus)).model_dump()
+        return rules | {"loss_on": "completion", "pairs": True} if corpus in self._pairs else rules
 
 
 def total_steps(spec: StageSpec) -> int:
     """Optimizer steps of the whole schedule; early stopping may end the stage before."""
     return math.ceil(stage_windows(spec) / spec.training.global_batch_size)
+
+
+def stage_sequences(spec: StageSpec) -> int:
+    """Sequences of seq_len tokens that the whole schedule computes: `stage_windows`, of which pairs are two each."""
+    data, rows = spec.data, stage_windows(spec)
+    if data.main.sequences == 1 or not rows:
+        return rows
+    passes = (data.total_windows - data.replaced_windows) / data.pass_windows
+    return rows + round(passes * data.main.windows) * (data.main.sequences - 1)
 
 
 def stage_windows(spec: StageSpec) -> int:

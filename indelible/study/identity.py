@@ -8,10 +8,12 @@ import functools
 import hashlib
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from indelible.errors import UserError
 from indelible.strict import HASHED_AT_DEFAULT
 from indelible.study.stage_spec import EvaluationSpec, StageSpec
 
@@ -115,6 +117,32 @@ def without_tags(value: Any) -> Any:
     if isinstance(value, list):
         return [without_tags(item) for item in value]
     return value
+
+
+_ABSENT = object()
+
+
+def part_of(spec: Any, place: Path | str, *keys: str, of: type | tuple[type, ...]) -> Any:
+    """A part of a canonical spec, as it stands in plan.json and spec.json.
+
+    Args:
+        spec: the spec; its readers need some of it and know the rest only by its hash.
+        place: the file, for the message.
+        keys: the path of the part.
+        of: what it is.
+
+    Raises:
+        UserError: there is no such part, or it is something else.
+    """
+    part = spec
+    for key in keys:
+        part = part.get(key, _ABSENT) if isinstance(part, dict) else _ABSENT
+    if not isinstance(part, of):
+        raise UserError(
+            f"{place}: spec.{'.'.join(keys)} is not what a stage run has there; the file was edited. "
+            "Put back what it was, or give `indelible run STUDY --out DIR` a folder of its own."
+        )
+    return part
 
 
 def flat_form(form: Any, prefix: str = "") -> dict[str, Any]:

@@ -61,9 +61,10 @@ class Study:
 
     def _data_of(self, corpora: list[str]) -> DataSpec:
         first = self.arms[0]
+        everywhere = {name: spec for arm in self.arms for name, spec in arm.corpora.items()}  # the same in all arms
         general = {next(iter(arm.stages.values())).corpus for arm in self.arms}
         return DataSpec(
-            corpora={name: first.corpora[name] for name in corpora},
+            corpora={name: everywhere[name] for name in corpora},
             tokenizer=first.tokenizer,
             split=first.data.split,
             pre_corpora=tuple(sorted(general & set(corpora))),
@@ -253,6 +254,14 @@ def _common_problems(arms: list[ArmSpec]) -> list[str]:
             or arm.evaluation.stop_windows != first.evaluation.stop_windows
         ):
             problems.append("evaluation.windows and stop_windows must be the same in all arms of a study")
+    evaluated = {corpus for arm in arms for corpus in (*arm.trained_corpora, *arm.evaluation.corpora)}
+    for arm in arms:
+        for name, view in arm.views.items():
+            if view.corpus not in arm.stages and view.corpus not in evaluated:
+                problems.append(
+                    f"views.{name}.corpus = {view.corpus!r}: no stage trains on it and it is not evaluated, so the "
+                    f"loss would stay empty; add it to evaluation.corpora, or use {', '.join(sorted(evaluated))}"
+                )
     return list(dict.fromkeys(problems))
 
 

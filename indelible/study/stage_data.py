@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from indelible.study.arm import ArmSpec
 from indelible.study.purposes import main_purpose, purpose_of
+from indelible.study.row_rules import own_rules
 from indelible.study.stage_spec import CorpusUse, MixUse, StageData
 from indelible.study.training import MixSpec
 
@@ -31,14 +32,34 @@ def stage_data(name: str, arm: ArmSpec, stores: Mapping[str, str]) -> StageData:
         stores: corpus name to store folder name.
     """
     stage = arm.stages[name]
-    asked = num_windows(stage.tokens, arm.seq_len)
+    asked, sequences = _own_windows(name, arm), stage.objective.sequences
     first = min(shown_end(stage.corpus, stage.not_shown_in, arm), asked)
-    main = CorpusUse(purpose=main_purpose(name), store=stores[stage.corpus], first_window=first, windows=asked - first)
+    main = CorpusUse(
+        purpose=main_purpose(name),
+        store=stores[stage.corpus],
+        first_window=first,
+        windows=asked - first,
+        rows=own_rules(stage.corpus, arm),
+        sequences=sequences,
+    )
     mix = [use for entry in stage.mix if (use := _mix_use(name, entry, arm, stores)) is not None]
     data = StageData(main=main, total_windows=0, order=stage.order, mix=tuple(sorted(mix, key=lambda use: use.purpose)))
     budget = None if stage.not_shown_in else stage.max_tokens  # exactly the rest is shown once
-    total = num_windows(budget, arm.seq_len) if budget else data.pass_windows
+    total = data.pass_windows
+    if budget:  # rows of the data order, of which pairs are two sequences each
+        total = num_windows(budget, arm.seq_len) if sequences == 1 else _rows_of(budget, data, arm.seq_len)
     return data.model_copy(update={"total_windows": total})
+
+
+def _own_windows(name: str, arm: ArmSpec) -> int:
+    """Windows of a stage's own corpus, or pairs: each counts as the two sequences that are computed for it."""
+    stage = arm.stages[name]
+    return num_windows(stage.tokens, arm.seq_len * stage.objective.sequences)
+
+
+def _rows_of(tokens: int, data: StageData, seq_len: int) -> int:
+    """Rows of so many tokens of passes over pairs with what is mixed into them."""
+    return max(1, round(tokens / seq_len * data.pass_windows / max(1, data.pass_sequences)))
 
 
 def mix_windows(name: str, entry: MixSpec, arm: ArmSpec) -> int:
@@ -64,6 +85,7 @@ def _mix_use(name: str, entry: MixSpec, arm: ArmSpec, stores: Mapping[str, str])
         store=stores[entry.corpus],
         first_window=shown_end(entry.corpus, entry.not_shown_in, arm),
         windows=min(total, whole),
+        rows=own_rules(entry.corpus, arm),
         per=entry.per,
         total_windows=total,
         mode=entry.mode,
@@ -80,7 +102,7 @@ def shown_end(corpus: str, stages: tuple[str, ...], arm: ArmSpec) -> int:
     for name in stages:
         stage = arm.stages[name]
         if stage.corpus == corpus:
-            ends.append(max(num_windows(stage.tokens, arm.seq_len), shown_end(corpus, stage.not_shown_in, arm)))
+            ends.append(max(_own_windows(name, arm), shown_end(corpus, stage.not_shown_in, arm)))
         for entry in stage.mix:
             if entry.corpus == corpus and (total := mix_windows(name, entry, arm)):
                 whole = num_windows(arm.stages[entry.share_of or name].tokens, arm.seq_len)

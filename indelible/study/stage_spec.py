@@ -12,6 +12,8 @@ from indelible.objectives import Guard, Objective
 from indelible.strict import Strict, added_later
 from indelible.study.adapt import Adapt
 from indelible.study.arm import ModelSpec
+from indelible.study.corpus_spec import LossOn, Packing, TooLong
+from indelible.study.row_rules import RowRules
 from indelible.study.training import Optimization
 
 
@@ -22,6 +24,9 @@ class CorpusUse(Strict):
     store: str  # folder name of the token store
     first_window: int = Field(ge=0)  # in the store's permutation
     windows: int = Field(ge=0)  # distinct windows
+    rows: RowRules | None = added_later(None)  # how its documents become windows; null = a stream, with the stage's
+    # `loss_on`
+    sequences: int = added_later(1)  # of seq_len tokens that one of them is: 2 where they are pairs of answers
 
 
 class MixUse(CorpusUse):
@@ -61,6 +66,11 @@ class StageData(Strict):
         return self.main.windows + (per_pass if self.main.windows else 0)
 
     @property
+    def pass_sequences(self) -> int:
+        """Sequences of seq_len tokens of one pass: a pair is two."""
+        return self.pass_windows + self.main.windows * (self.main.sequences - 1)
+
+    @property
     def added_windows(self) -> int:
         """Windows that come on top of `total_windows`."""
         return sum(use.total_windows for use in self.mix if use.per == "stage" and use.mode == "add")
@@ -76,6 +86,7 @@ class StopWindows(Strict):
 
     store: str
     windows: int  # kept apart at the start of the held-out split, at most half of it
+    rows: RowRules | None = added_later(None)  # as of the corpus's use
 
 
 class StageInit(Strict):
@@ -97,7 +108,7 @@ class StageSpec(Strict):
     model: ModelSpec | None  # of a stage that draws its weights; the others take those they start from
     init: StageInit | None
     parent: str | None  # run id
-    loss_on: Literal["all", "completion"]
+    loss_on: LossOn  # of every corpus that has no rules of its own
     data: StageData
     training: Optimization
     objective: Objective
@@ -110,6 +121,15 @@ class StageSpec(Strict):
         """The seed of the corpora's permutations, one for the whole chain: a mix is a prefix of what others show."""
         return self.seed if self.permutation_seed is None else self.permutation_seed
 
+    def rules(self, use: CorpusUse | StopWindows) -> RowRules:
+        """How the documents of a use become windows, and which of their tokens count."""
+        return use.rows or RowRules(loss_on=self.loss_on)
+
+    @property
+    def store_rules(self) -> dict[str, RowRules]:
+        """The rules of each store that the stage trains on, by folder name: a corpus has one in a chain."""
+        return {use.store: self.rules(use) for use in self.data.uses}
+
 
 class EvaluationSpec(Strict):
     """One evaluation: a checkpoint on held-out windows of a corpus. Its id is a hash of this."""
@@ -119,4 +139,17 @@ class EvaluationSpec(Strict):
     stop_windows: int  # at the start of the split, kept apart for early stopping; at most half of it
     windows: int  # that follow them, as asked; fewer if the split is smaller
     seq_len: int
-    loss_on: Literal["all", "completion"]
+    loss_on: LossOn
+    packing: Packing = added_later("stream")
+    too_long: TooLong = added_later("error")
+    pairs: bool = added_later(False)  # the windows are pairs of answers
+
+    @property
+    def rules(self) -> RowRules:
+        """How the documents become windows, and which of their tokens count."""
+        return RowRules(loss_on=self.loss_on, packing=self.packing, too_long=self.too_long)
+
+    @property
+    def tokens(self) -> int:
+        """That a forward pass over its windows computes, padding included."""
+        return self.windows * self.seq_len * (2 if self.pairs else 1)

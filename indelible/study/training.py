@@ -10,10 +10,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from indelible.objectives import Guard, NoGuard, Objective
 from indelible.objectives.next_token import NextToken
-from indelible.strict import Count, Strict, added_later
+from indelible.strict import LARGEST, Count, Positive, Strict, added_later
 from indelible.study.adapt import Adapt, FullAdapt
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Step = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
 def as_tuple(value: object) -> object:
@@ -37,7 +38,7 @@ class MixSpec(Strict):
     """One more corpus in a stage: early exposure, replay, or any other."""
 
     corpus: str
-    fraction: float = Field(default=1.0, ge=0)  # above 1 = repeated passes, with `repeats`
+    fraction: float = Field(default=1.0, ge=0, le=1_000_000)  # above 1 = repeated passes, with `repeats`
     share_of: str | None = None  # the stage whose `tokens` the fraction is of; null = this stage
     per: Literal["pass", "stage"] = "pass"  # in every pass of the stage's own corpus, or once over the whole stage;
     # a study file that does not say it means `stage` where share_of names a later stage (early exposure)
@@ -64,8 +65,8 @@ class WatchSpec(Strict):
     """Curves: held-out losses inside a stage. It changes no weight and is in no identity."""
 
     corpora: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] | None = None  # null = all corpora of the study
-    steps: Annotated[tuple[int, ...], BeforeValidator(as_tuple)] | None = None  # optimizer steps; null = log-spaced
-    windows: int | None = Field(default=None, gt=0)  # held-out windows of a corpus; null = evaluation.windows
+    steps: Annotated[tuple[Step, ...], BeforeValidator(as_tuple)] | None = None  # optimizer steps; null = log-spaced
+    windows: Positive | None = None  # held-out windows of a corpus; null = evaluation.windows
 
 
 class Optimization(Strict):
@@ -73,18 +74,18 @@ class Optimization(Strict):
 
     lr: float = Field(gt=0)  # peak learning rate
     min_lr: float | None = Field(default=None, ge=0)  # end of the cosine; null = a tenth of lr
-    warmup_steps: int = Field(ge=0)  # optimizer steps, linear from 0
-    global_batch_size: int = Field(gt=0)  # sequences per optimizer step
+    warmup_steps: int = Field(ge=0, le=LARGEST)  # optimizer steps, linear from 0
+    global_batch_size: int = Field(gt=0, le=1_000_000)  # sequences per optimizer step
     weight_decay: float = Field(default=0.1, ge=0)  # on matrices only; norms and biases get none
     betas: Annotated[
         tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], BeforeValidator(as_tuple)
     ] = (0.9, 0.95)
-    eps: float = Field(default=1e-8, gt=0)  # AdamW's denominator term
+    eps: float = Field(default=1e-8, gt=0, le=1)  # AdamW's denominator term
     max_grad_norm: float = Field(default=1.0, gt=0)  # global L2 norm
     dropout: float = Field(default=0.0, ge=0, lt=1)  # at embedding, attention, attention output and MLP output
     max_loss: float = Field(default=30.0, gt=0)  # nats per token; above it the run counts as diverged
-    eval_interval: int | None = Field(default=None, gt=0)  # optimizer steps between evaluations on the stage's corpus
-    patience: int | None = Field(default=None, gt=0)  # evaluations without improvement before stopping; null = never
+    eval_interval: Positive | None = None  # optimizer steps between evaluations on the stage's corpus
+    patience: Positive | None = None  # evaluations without improvement before stopping; null = never
     min_improvement: float = Field(default=0.0, ge=0)  # nats per token that count as an improvement
     schedule: Literal["cosine", "linear", "constant"] = added_later("cosine")  # from the peak to min_lr, after warmup
 

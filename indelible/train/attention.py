@@ -6,6 +6,8 @@ whose backward takes three times that of fp32 (docs/performance.md); two batched
 them, which the compiler fuses, are not.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,8 +17,20 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+_is_packed = False  # whether the forward that runs, or is compiled, has rows of several documents
 NAME = "indelible"  # under which transformers knows it; never written into a checkpoint
 MAX_SCORES = 2**25  # attention weights of a layer that may be stored, numbers; beyond, the kernel that stores none
+
+
+@contextmanager
+def packed(value: bool) -> Iterator[None]:
+    """Says whether the forward inside has rows of several documents, so that its masks are more than causal."""
+    global _is_packed
+    before, _is_packed = _is_packed, value
+    try:
+        yield
+    finally:
+        _is_packed = before
 
 
 def causal_mask(
@@ -24,11 +38,12 @@ def causal_mask(
 ) -> torch.Tensor | None:  # None = every earlier position, and nothing else
     """The mask of transformers' `sdpa`, left out wherever it would only say that attention is causal.
 
-    `Program` compiles calls with token ids and nothing else, so that no window is packed: compiled, a mask can only say
-    more if the model has a function of its own for it, of which `use_vmap` tells.
+    Compiled, transformers makes a mask of every call, for rows may be packed. `Program` knows whether they are: if not,
+    a mask can only say more if the model has a function of its own for it, of which `use_vmap` tells.
     """
     window = kwargs.get("local_size")
-    may_skip = kwargs.get("allow_is_causal_skip", True) or (torch.compiler.is_compiling() and not kwargs["use_vmap"])
+    is_known = torch.compiler.is_compiling() and not kwargs["use_vmap"]
+    may_skip = not _is_packed and (kwargs.get("allow_is_causal_skip", True) or is_known)
     is_only_causal = may_skip and kwargs.get("attention_mask") is None
     if is_only_causal and q_length == kv_length and (window is None or kv_length < window):
         return None

@@ -1,26 +1,29 @@
 """From windows in memory to tensors on a device, always of one shape."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
 from indelible.data.loader import Batch
 
 
-def padded(
-    batch: Batch, rows: slice, size: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+class MicroBatch(NamedTuple):
+    """What one forward takes."""
+
+    inputs: torch.Tensor  # int64 (N, T)
+    targets: torch.Tensor  # int64 (N, T)
+    weights: torch.Tensor  # float32 (N, T), 1 for targets that count
+    positions: torch.Tensor | None  # int64 (N, T), where rows hold several documents; else None
+
+
+def padded(batch: Batch, rows: slice, size: int, device: torch.device) -> MicroBatch:
     """Some rows of a batch, filled up with rows of weight 0.
 
     A constant shape keeps compiled programs from being compiled again for the last, smaller batch.
-
-    Returns:
-        Inputs and targets int64 (size, T), weights float32 (size, T).
     """
-    tokens, valid = batch.tokens[rows], batch.valid[rows]
-    missing = size - len(tokens)
-    if missing:
-        tokens = np.concatenate([tokens, np.zeros((missing, tokens.shape[1]), tokens.dtype)])
-        valid = np.concatenate([valid, np.zeros((missing, valid.shape[1]), valid.dtype)])
-    both = torch.from_numpy(tokens).to(device, non_blocking=True)
-    weights = torch.from_numpy(valid.astype(np.float32)).to(device, non_blocking=True)
-    return both[:, :-1].contiguous(), both[:, 1:].contiguous(), weights
+    part = batch.rows(rows).filled_up(size)
+    both = torch.from_numpy(part.tokens).to(device, non_blocking=True)
+    weights = torch.from_numpy(part.valid.astype(np.float32)).to(device, non_blocking=True)
+    places = None if part.positions is None else torch.from_numpy(part.positions).to(device, non_blocking=True)
+    return MicroBatch(both[:, :-1].contiguous(), both[:, 1:].contiguous(), weights, places)

@@ -119,7 +119,7 @@ def find_resume(run_dir: Path) -> tuple[Path | None, list[str]]:
             if not bad:
                 return folder, damaged
             reason = f"the checksum of {bad[0]} does not match"
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}"
         damaged.append(f"resume state {folder.name} is damaged ({reason}); it is not used")
         shutil.rmtree(folder, ignore_errors=True)

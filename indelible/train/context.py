@@ -1,16 +1,20 @@
 """What a stage's training loop is given, and what changes in it as it runs."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from indelible.data.ledger import Ledger
-from indelible.data.loader import Batch, WindowReader
+from indelible.data.loader import Batch
+from indelible.data.store import TokenStore
 from indelible.objectives.base import ActiveGuard
 from indelible.study.stage_spec import StageSpec
 from indelible.train.distributed import World
+from indelible.train.heldout import ReportedPairs
 from indelible.train.job import Progress
+from indelible.train.preference import Preference
 from indelible.train.program import Program
 from indelible.train.watch import Watcher
 
@@ -34,9 +38,9 @@ class LoopState:
 
 @dataclass(frozen=True)
 class StopRule:
-    """Windows whose loss stops the stage early and chooses the best weights. None of them is reported."""
+    """Windows or pairs whose loss stops the stage early and chooses the best weights. None of them is reported."""
 
-    heldout: Batch
+    heldout: Batch | ReportedPairs
     corpus: str
 
 
@@ -48,7 +52,7 @@ class StageContext:
     program: Program
     guard: ActiveGuard | None  # against forgetting, already started
     ledger: Ledger
-    stores: dict[str, WindowReader]  # by folder name
+    stores: dict[str, TokenStore]  # by folder name
     stop_rule: StopRule | None
     watcher: Watcher | None  # curves on the way
     run_dir: Path
@@ -57,3 +61,10 @@ class StageContext:
     resume_seconds: float  # least time between two resume states
     world: World
     identity: dict[str, Any]  # a resume state of another one is not used
+    preference: Preference | None = None  # of a stage on pairs
+
+
+def step_seed(spec: StageSpec, step: int, rank: int) -> int:
+    """The seed of the dropout masks of a step on a rank: it depends on nothing that happened before."""
+    name = f"{spec.seed}/dropout {spec.stage}/{step}" + (f"/{rank}" if rank else "")
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1

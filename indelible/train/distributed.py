@@ -47,17 +47,12 @@ class World:
     def slice_of(self, batch: Batch, share: int) -> Batch:
         """This rank's ``share`` windows of a batch; fewer or none at its end."""
         rows = slice(self.rank * share, (self.rank + 1) * share)
-        return Batch(batch.tokens[rows], batch.valid[rows])
+        return batch.rows(rows)
 
     def equal_slice_of(self, batch: Batch) -> Batch:
         """This rank's part of a batch, filled up with windows that do not count: equally many on all ranks."""
         share = math.ceil(len(batch.tokens) / self.size)
-        mine = self.slice_of(batch, share)
-        missing = share - len(mine.tokens)
-        if not missing:
-            return mine
-        tokens = np.concatenate([mine.tokens, np.zeros((missing, batch.tokens.shape[1]), batch.tokens.dtype)])
-        return Batch(tokens, np.concatenate([mine.valid, np.zeros((missing, batch.valid.shape[1]), np.bool_)]))
+        return self.slice_of(batch, share).filled_up(share)
 
     def sum(self, value: float) -> float:
         """The sum of a number over all ranks, the same bits on each."""

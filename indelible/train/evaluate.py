@@ -42,9 +42,9 @@ def total_loss(program: Program, heldout: Batch) -> float:
     size = max(1, min(num_windows, EVAL_TOKENS // seq_len))
     total = 0.0
     for start in range(0, num_windows, size):
-        inputs, targets, weights = padded(heldout, slice(start, start + size), size, program.device.torch_device)
+        micro = padded(heldout, slice(start, start + size), size, program.device.torch_device)
         with program.device.whole_fp32():
-            total += program.loss_sum(inputs, targets, weights).item()  # a Python number: sums are in double
+            total += program.loss_sum(*micro).item()  # a Python number: sums are in double
     program.model.train(was_training)
     return total
 
@@ -58,9 +58,9 @@ def target_losses(program: Program, heldout: Batch) -> npt.NDArray[np.float32]:
     size = max(1, min(num_windows, EVAL_TOKENS // seq_len))
     parts = [np.zeros((0, seq_len), np.float32)]
     for start in range(0, num_windows, size):
-        inputs, targets, _ = padded(heldout, slice(start, start + size), size, program.device.torch_device)
+        micro = padded(heldout, slice(start, start + size), size, program.device.torch_device)
         with program.device.whole_fp32():
-            losses = program.token_losses(inputs, targets).cpu().numpy()
+            losses = program.token_losses(micro.inputs, micro.targets, micro.positions).cpu().numpy()
         parts.append(losses[: num_windows - start])
     program.model.train(was_training)
     return np.concatenate(parts)

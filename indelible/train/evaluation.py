@@ -6,6 +6,7 @@ An evaluation that is not finite is a result too: `diverged`.
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,14 +16,17 @@ from indelible.data.ledger import corpus_of
 from indelible.data.store import TokenStore
 from indelible.files import atomic_write
 from indelible.models.build import load_config
+from indelible.models.weights import read_state
 from indelible.records import Evaluation
 from indelible.study.stage_spec import EvaluationSpec
 from indelible.train.device import choose_device, environment
 from indelible.train.distributed import World
-from indelible.train.evaluate import DocumentLosses, losses_by_document
-from indelible.train.heldout import ReportedWindows, windows_of
+from indelible.train.evaluate import DocumentLosses
+from indelible.train.heldout import ReportedPairs, ReportedWindows, windows_of
 from indelible.train.job import EvaluationJob, Progress
-from indelible.train.program import Program, get_program, read_state
+from indelible.train.packing_check import check_packing
+from indelible.train.pair_losses import PairLosses, reported_losses
+from indelible.train.program import Program, get_program
 from indelible.train.start import existing_checkpoint, given_program
 
 Made = dict[str, tuple[Evaluation, DocumentLosses]]  # by evaluation id
@@ -52,6 +56,8 @@ def run_evaluations(job: EvaluationJob, *, progress: Callable[[Progress], None],
     else:
         program = get_program(load_config(folder), 0.0, None, device)
         program.load_base(read_state(folder), 0)
+    if any(spec.packing == "best_fit" for spec in wanted.values()):
+        check_packing(program, f"evaluations of {job.checkpoint}, packing: best_fit")
     stores = open_stores({spec.store for spec in wanted.values()}, job.tokens_dir)
     windows = {name: windows_of(spec, stores) for name, spec in wanted.items()}
     made = evaluate_all(program, wanted, windows, stores, World(), progress)
@@ -70,7 +76,7 @@ def open_stores(names: Iterable[str], tokens_dir: Path) -> dict[str, TokenStore]
 def evaluate_all(
     program: Program,
     wanted: Mapping[str, EvaluationSpec],
-    windows: Mapping[str, ReportedWindows],
+    windows: Mapping[str, ReportedWindows | ReportedPairs],
     stores: Mapping[str, TokenStore],
     world: World,
     progress: Callable[[Progress], None],
@@ -89,7 +95,7 @@ def evaluate_all(
     for number, (name, spec) in enumerate(wanted.items()):
         progress(Progress(number, len(wanted), None, 0, 0.0, "evaluating"))
         begun = time.perf_counter()
-        losses = losses_by_document(program, windows[name], world)
+        losses = reported_losses(program, windows[name], world)
         store, is_finite = stores[spec.store], math.isfinite(losses.mean)
         nats = losses.mean if is_finite else None
         record = Evaluation(
@@ -98,24 +104,41 @@ def evaluate_all(
             corpus=corpus_of(spec.store),
             status="done" if is_finite else "diverged",
             nats_per_token=nats,
-            bits_per_byte=None if nats is None else nats / math.log(2) / store.bytes_per_token("heldout"),
+            bits_per_byte=None if nats is None or store.has_pairs else _bits_per_byte(nats, store),
             standard_error=losses.standard_error if is_finite else None,
             tokens=int(losses.tokens.sum()),
             documents=len(losses.document),
-            windows=len(windows[name].heldout.valid),
+            windows=_num_windows(windows[name]),
             loss_on=spec.loss_on,
             seconds=round(time.perf_counter() - begun, 6),
             environment=environment(program.device),
+            **(_measures(losses) if isinstance(losses, PairLosses) and is_finite else {}),
         )
         made[name] = record, losses
     return made
+
+
+def _bits_per_byte(nats: float, store: TokenStore) -> float:
+    return nats / math.log(2) / store.bytes_per_token("heldout")
+
+
+def _num_windows(windows: ReportedWindows | ReportedPairs) -> int:
+    return len(windows.numbers) if isinstance(windows, ReportedPairs) else len(windows.heldout.valid)
+
+
+def _measures(losses: PairLosses) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    for name, one in losses.measures.items():
+        found |= {name: one.value, f"{name}_se": one.standard_error}
+    return found
 
 
 def write_evaluations(made: Made, folder: Path, guard: Callable[[], None]) -> None:
     """Writes evaluations and their losses by document; an evaluation is there once its JSON file is."""
     for name, (record, losses) in made.items():
         guard()
-        table = pa.table({"document": losses.document, "tokens": losses.tokens, "nats": losses.nats})
+        columns = {field.name: getattr(losses, field.name) for field in fields(losses)}
+        table = pa.table(columns)
         with atomic_write(folder / f"{name}.documents.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
         record.write(folder / f"{name}.json")

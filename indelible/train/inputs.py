@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indelible.data.ledger import Ledger, build_ledger, corpus_of
+from indelible.data.row_reader import num_rows
 from indelible.data.store import TokenStore
 from indelible.study.stage_spec import EvaluationSpec, StageSpec
 from indelible.train.context import StopRule
 from indelible.train.evaluation import open_stores
-from indelible.train.heldout import ReportedWindows, heldout_split, read_counting, windows_of
+from indelible.train.heldout import ReportedPairs, ReportedWindows, heldout_split, read_counting, read_pairs, windows_of
 from indelible.train.job import StageJob
 
 
@@ -24,8 +25,8 @@ class Inputs:
     ledger: Ledger
     tokenizer_dir: Path
     stop_rule: StopRule | None
-    reported: dict[str, ReportedWindows]  # by evaluation id
-    watched: dict[str, ReportedWindows]  # windows of the curves, by corpus; empty without
+    reported: dict[str, ReportedWindows | ReportedPairs]  # by evaluation id
+    watched: dict[str, ReportedWindows | ReportedPairs]  # windows of the curves, by corpus; empty without
 
 
 def open_inputs(spec: StageSpec, job: StageJob) -> Inputs:
@@ -38,7 +39,7 @@ def open_inputs(spec: StageSpec, job: StageJob) -> Inputs:
     curves = _kinds_of_curves(job)
     evaluated = {one.store for one in (*job.evaluations.values(), *curves.values())}
     stores = open_stores(trained | evaluated | ({spec.stop.store} if spec.stop else set()), job.tokens_dir)
-    windows = {name: stores[name].num_windows("train", spec.seq_len) for name in trained}
+    windows = {name: num_rows(stores[name], "train", spec.seq_len, rules) for name, rules in spec.store_rules.items()}
     return Inputs(
         spec=spec,
         stores=stores,
@@ -56,8 +57,11 @@ def _stop_rule(spec: StageSpec, stores: dict[str, TokenStore]) -> StopRule | Non
     if spec.training.eval_interval is None or spec.stop is None:
         return None
     store = stores[spec.stop.store]
-    split = heldout_split(store, spec.stop.windows, 1, spec.seq_len)
-    return StopRule(read_counting(store, 0, split.stop_windows, spec.seq_len, spec.loss_on), corpus_of(spec.stop.store))
+    rules = spec.rules(spec.stop)
+    split = heldout_split(store, spec.stop.windows, 1, spec.seq_len, rules)
+    if store.has_pairs:
+        return StopRule(read_pairs(store, 0, split.stop_windows, spec.seq_len), corpus_of(spec.stop.store))
+    return StopRule(read_counting(store, 0, split.stop_windows, spec.seq_len, rules), corpus_of(spec.stop.store))
 
 
 def _kinds_of_curves(job: StageJob) -> dict[str, EvaluationSpec]:

@@ -4,7 +4,6 @@ Nothing in it draws random numbers that depend on its history: data order comes 
 (seed, stage, step), so a resumed loop needs the weights, the optimizer's moments and a few numbers.
 """
 
-import hashlib
 import math
 import time
 from dataclasses import asdict
@@ -14,15 +13,15 @@ from typing import Any, Literal
 import torch
 
 from indelible.data.loader import Batch, read_batch
-from indelible.study.stage_spec import StageSpec
-from indelible.train.batch import padded
 from indelible.train.checkpoint import read_record, read_resume, save_resume
-from indelible.train.context import LoopState, StageContext, StoppedByFirst
-from indelible.train.evaluate import mean_loss
+from indelible.train.context import LoopState, StageContext, StoppedByFirst, step_seed
 from indelible.train.job import Progress
 from indelible.train.metrics import append_line, cut_metrics
 from indelible.train.optim import learning_rate, make_optimizer, set_learning_rate
+from indelible.train.pieces import step_pieces
+from indelible.train.preference import StepPairs, step_entries
 from indelible.train.program import State, full_tensor
+from indelible.train.stopping import stop_loss
 
 StopReason = Literal["max_tokens", "patience", "diverged"]
 LOG_LINES = 100  # training lines in metrics.jsonl, about, whatever the length of the stage
@@ -44,12 +43,15 @@ class Loop:
         self.optimizer = make_optimizer(self.program.model, self.training)
         self.optimizer.zero_grad(set_to_none=True)  # a kept program may hold gradients of a run that was stopped
         self._weights = self.program.trainable()
+        is_padded = all(self.ledger.rules_of(use).packing == "documents" for use in range(len(self.ledger.uses)))
+        self._is_trimmed = is_padded and not self.program.device.compile  # a compiled program has one shape
         self._log_interval = max(1, self.total_steps // LOG_LINES)
         state_bytes = sum(4 * 4 * weight.numel() for weight in self._weights.values())  # moments and best weights too
         self._save_seconds = state_bytes / SAVE_BYTES_PER_SECOND
         self._saved_at = self._reported_at = time.monotonic()
         self._started_with = (0, 0.0)  # tokens and seconds at the start of this process
         self._latest: dict[str, float] = {}  # loss, lr and grad_norm of the latest update
+        self._step_pairs: tuple[StepPairs, list[torch.Tensor]] | None = None  # of the latest update, and what was found
         self._stop_request: Exception | None = None
 
     def run(self) -> StopReason:
@@ -113,11 +115,16 @@ class Loop:
         """
         size = self.training.global_batch_size
         first = self.state.step * size
-        batch = read_batch(self.ledger, self.context.stores, slice(first, first + size), self.spec.loss_on)
-        num_valid = max(1, int(batch.valid.sum()))
+        pairs, rows = None, slice(first, first + size)
+        if self.context.preference is not None:
+            pairs, others = self.context.preference.split_rows(self.ledger, rows)
+        batch = read_batch(self.ledger, self.context.stores, rows if pairs is None else others)
+        if self._is_trimmed and pairs is None:
+            batch = batch.without_padding()
+        num_valid = max(1, int(batch.valid.sum()) + (int(pairs.pairs.valid.sum()) if pairs is not None else 0))
         if self.training.dropout:
-            torch.manual_seed(_step_seed(self.spec, self.state.step, self.world.rank))
-        total, guarded = self._backward(batch, num_valid)
+            torch.manual_seed(step_seed(self.spec, self.state.step, self.world.rank))
+        total, guarded = self._backward(batch, num_valid, pairs)
         penalty = self.context.guard.add_to_gradients() if self.context.guard is not None else 0.0
         norm = full_tensor(
             torch.nn.utils.clip_grad_norm_(self._weights.values(), self.training.max_grad_norm, foreach=True)
@@ -138,25 +145,28 @@ class Loop:
         self.state.tokens += num_valid
         return True
 
-    def _backward(self, batch: Batch, num_valid: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _backward(
+        self, batch: Batch, num_valid: int, pairs: StepPairs | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Accumulates gradients over micro batches of one shape.
 
+        Args:
+            batch: the windows of the step.
+            num_valid: targets that count in the step, those of pairs included.
+            pairs: the pairs of the step, in a preference stage.
+
         Returns:
-            This rank's parts of the objective and of the guard, nats per token.
+            This rank's parts of the objective and of the guard, nats per token; of pairs, nats a pair.
         """
         device, world = self.program.device, self.world
-        share = world.share_of(self.training.global_batch_size)
-        mine = world.slice_of(batch, share)
-        size = min(device.micro_batch_size or share, share)
-        starts = range(0, min(len(batch.tokens), share), size)  # equally many on all ranks
+        pieces, found = step_pieces(self.context, batch, num_valid, pairs)
+        self._step_pairs = None if pairs is None else (pairs, found)
         total, guarded = torch.zeros((), device=device.torch_device), torch.zeros((), device=device.torch_device)
-        objective, guard = self.spec.objective, self.context.guard
-        for start in starts:
-            inputs, targets, weights = padded(mine, slice(start, start + size), size, device.torch_device)
-            with world.accumulating(is_last=start == starts[-1]):
+        for number, piece in enumerate(pieces, 1):
+            with world.accumulating(is_last=number == len(pieces)):
                 with device.autocast():
-                    loss, held = self.program.step_loss(objective, guard, inputs, targets, weights)
-                loss = loss / num_valid
+                    loss, held = piece.losses(self.program, self.context.guard)
+                loss = loss / piece.divisor
                 whole = loss if held is None else loss + held / num_valid
                 (whole * world.size if world.size > 1 else whole).backward()  # ranks' gradients are averaged
             total += loss.detach()
@@ -166,11 +176,9 @@ class Loop:
 
     def _evaluate(self) -> None:
         """Evaluates on the stop corpus and keeps the weights if they are the best so far."""
-        rule = self.context.stop_rule
-        assert rule is not None
         self._report("evaluating")
         begun = time.perf_counter()
-        loss = mean_loss(self.program, rule.heldout, self.world)
+        loss, entries = stop_loss(self.context)
         state = self.state
         is_better = state.best_loss is None or loss < state.best_loss - self.training.min_improvement
         if math.isfinite(loss) and is_better:
@@ -180,7 +188,7 @@ class Loop:
         else:
             state.evaluations_without_improvement += 1
         state.eval_seconds += time.perf_counter() - begun
-        self._log({f"eval/{rule.corpus}/nats_per_token": loss})
+        self._log(entries)
 
     def _watch(self, *, is_last: bool = False) -> None:
         """Records the curves if this step is one of theirs. It changes no bit of the training."""
@@ -197,6 +205,16 @@ class Loop:
         """Puts the weights of the lowest stop loss back into the model, if patience kept them."""
         for name, weight in self.best.items():
             self._weights[name].copy_(weight)
+
+    @torch.no_grad()
+    def has_finite_weights(self) -> bool:
+        """False if the L2 norm of the trained weights is not finite in fp32, whatever the loss says.
+
+        A loss can hide it: a token that no held-out window has, or a root mean square that overflows and makes every
+        hidden state zero, which is the loss of a uniform guess.
+        """
+        norm = full_tensor(torch.nn.utils.get_total_norm(self._weights.values(), foreach=True))
+        return math.isfinite(norm.item())
 
     def progress(self, phase: str) -> Progress:
         """Where the stage stands now."""
@@ -229,7 +247,9 @@ class Loop:
             self._stop_request = request
 
     def _log_training(self) -> None:
-        line = {f"train/{key}": value for key, value in self._latest.items()}
+        line: dict[str, float | None] = {f"train/{key}": value for key, value in self._latest.items()}
+        if self.context.preference is not None and self._step_pairs is not None:
+            line |= step_entries(self.context.preference, *self._step_pairs, self.world)
         self._log({**line, "speed/tokens_per_second": round(self.tokens_per_second, 1)})
 
     def _log(self, entry: dict[str, Any]) -> None:
@@ -276,8 +296,3 @@ class Loop:
         read_resume(folder, tensors, self.world)
         if self.world.is_first:
             cut_metrics(self.context.run_dir / "metrics.jsonl", self.state.step)
-
-
-def _step_seed(spec: StageSpec, step: int, rank: int) -> int:
-    name = f"{spec.seed}/dropout {spec.stage}/{step}" + (f"/{rank}" if rank else "")
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1

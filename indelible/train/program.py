@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +38,7 @@ class Outputs:
 
     hidden: torch.Tensor | None = None  # (B, T, H), in front of the head
     logits: torch.Tensor | None = None  # (B, T, V)
+    positions: torch.Tensor | None = None  # int64 (B, T), those that the forward was given
 
 
 class Program:
@@ -89,23 +89,36 @@ class Program:
         """Runs ``_<name>``; the one way in, so that wrappers of several ranks see every forward."""
         return getattr(self, f"_{name}")(*arguments)
 
-    def loss_sum(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def loss_sum(
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        positions: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Sum of next-token cross entropies, nats.
 
         Args:
             inputs: int64 (B, T).
             targets: int64 (B, T).
             weights: float32 (B, T), 1 for targets that count and 0 for the others.
+            positions: int64 (B, T), of each input in its document: where they start anew, attention does.
 
         Returns:
             A float32 scalar.
         """
-        return self._entry("loss_sum", inputs, targets, weights)
+        return self._entry("loss_sum", inputs, targets, weights, positions)
 
     @torch.no_grad()
-    def token_losses(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def token_losses(
+        self, inputs: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Cross entropy of every target, nats: float32 (B, T); arguments as for `loss_sum`."""
-        return self._entry("token_losses", inputs, targets)
+        return self._entry("token_losses", inputs, targets, positions)
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """``function(program, *arguments)``, seen by the wrappers of several ranks: for what is computed elsewhere."""
+        return self._entry("run", function, *arguments)
 
     def step_loss(
         self,
@@ -114,36 +127,42 @@ class Program:
         inputs: torch.Tensor,
         targets: torch.Tensor,
         weights: torch.Tensor,
+        positions: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What a training step minimises on a micro batch, as sums over valid targets: the objective, and the guard."""
-        return self._entry("step_loss", objective, guard, inputs, targets, weights)
+        return self._entry("step_loss", objective, guard, inputs, targets, weights, positions)
 
-    def forward(self, inputs: torch.Tensor) -> Outputs:
-        """The model's forward over token ids int64 (B, T)."""
-        if self._plain is None:
-            return Outputs(logits=self._logits(inputs))
-        return Outputs(hidden=self._decoder(input_ids=inputs, use_cache=False).last_hidden_state)
+    def forward(self, inputs: torch.Tensor, positions: torch.Tensor | None = None) -> Outputs:
+        """The model's forward over token ids int64 (B, T); ``positions`` as for `loss_sum`."""
+        with attention.packed(positions is not None):
+            if self._plain is None:
+                return Outputs(logits=self._logits(inputs, positions), positions=positions)
+            hidden = self._decoder(input_ids=inputs, use_cache=False, **_placed(positions)).last_hidden_state
+        return Outputs(hidden=hidden, positions=positions)
 
     def cross_entropy_sum(self, outputs: Outputs, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Sum of next-token cross entropies of a forward; see `loss_sum`."""
         if outputs.hidden is not None:
             return head_loss(outputs.hidden, self.head_weight, targets, weights, self.device.compile)
         assert outputs.logits is not None
-        losses = F.cross_entropy(outputs.logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-        return (losses * weights.flatten()).sum()
+        return (_losses_of(outputs.logits, targets) * weights.flatten()).sum()
 
-    def _loss_sum(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def _loss_sum(
+        self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, positions: torch.Tensor | None
+    ) -> torch.Tensor:
         if self._plain is None:
-            return self._fused(inputs, targets, weights)
-        return self.cross_entropy_sum(self.forward(inputs), targets, weights)
+            with attention.packed(positions is not None):
+                return self._fused(inputs, targets, weights, positions)
+        return self.cross_entropy_sum(self.forward(inputs, positions), targets, weights)
 
-    def _token_losses(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        outputs = self.forward(inputs)
+    def _token_losses(
+        self, inputs: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor | None
+    ) -> torch.Tensor:
+        outputs = self.forward(inputs, positions)
         if outputs.hidden is not None:
             return head_token_losses(outputs.hidden, self.head_weight, targets, self.device.compile)
         assert outputs.logits is not None
-        losses = F.cross_entropy(outputs.logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-        return losses.view(targets.shape)
+        return _losses_of(outputs.logits, targets).view(targets.shape)
 
     def _step_loss(
         self,
@@ -152,20 +171,24 @@ class Program:
         inputs: torch.Tensor,
         targets: torch.Tensor,
         weights: torch.Tensor,
+        positions: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if isinstance(objective, NextToken) and (guard is None or not guard.uses_batches):
-            return self._loss_sum(inputs, targets, weights), None
-        outputs = self.forward(inputs)
+            return self._loss_sum(inputs, targets, weights, positions), None
+        outputs = self.forward(inputs, positions)
         loss = objective.loss_sum(self, outputs, targets, weights)
         return loss, guard.batch_loss(outputs, inputs, weights) if guard is not None and guard.uses_batches else None
 
-    def _logits_of(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.model(input_ids=inputs, use_cache=False).logits
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(self, *arguments)
 
-    def _loss_of_logits(self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        logits = self._logits_of(inputs)  # (B, T, V)
-        losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-        return (losses * weights.flatten()).sum()
+    def _logits_of(self, inputs: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
+        return self.model(input_ids=inputs, use_cache=False, **_placed(positions)).logits
+
+    def _loss_of_logits(
+        self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, positions: torch.Tensor | None
+    ) -> torch.Tensor:
+        return (_losses_of(self._logits_of(inputs, positions), targets) * weights.flatten()).sum()
 
     @torch.no_grad()
     def frozen_copy(self) -> "Program":
@@ -216,6 +239,16 @@ class Program:
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
 
+def _placed(positions: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """The positions as transformers takes them: it sees by them where documents begin, and resets attention there."""
+    return {} if positions is None else {"position_ids": positions}
+
+
+def _losses_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of every target from whole logits (B, T, V), nats: float32 (B T,)."""
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+
+
 def full_tensor(weight: torch.Tensor) -> torch.Tensor:
     """A weight without its gradient history, gathered from all ranks where it is sharded."""
     return weight.full_tensor().detach() if isinstance(weight, DTensor) else weight.detach()
@@ -261,14 +294,3 @@ def forget_programs() -> None:
     """Frees every kept program; the next stage builds its own."""
     _programs.clear()
     torch.compiler.reset()
-
-
-def read_state(folder: Path) -> State:
-    """The weights of a checkpoint folder, fp32, from one safetensors file or its shards."""
-    from safetensors.torch import load_file
-
-    files = sorted(folder.glob("model*.safetensors"))
-    state: State = {}
-    for file in files:
-        state.update(load_file(file))
-    return {name: weight.float() for name, weight in state.items()}

@@ -3,9 +3,10 @@
 from typing import Any
 
 from indelible.data.ledger import Ledger
-from indelible.records import StageResult
+from indelible.data.row_reader import row_counts
+from indelible.records import StageResult, UseCounts
 from indelible.study.architecture import architecture_of
-from indelible.study.cost import training_passes
+from indelible.study.cost import start_tokens, training_passes
 from indelible.train.device import environment
 from indelible.train.job import StageJob
 from indelible.train.loop import Loop
@@ -21,8 +22,9 @@ def forward_flops(program: Program, seq_len: int) -> float:
 
 
 def training_flops(loop: Loop, tokens: int) -> float:
-    """FLOPs of training on ``tokens``: forward and backward, and what a guard adds."""
-    return training_passes(loop.spec) * forward_flops(loop.program, loop.spec.seq_len) * tokens
+    """FLOPs of training on ``tokens``: forward and backward, what a guard adds, and once the start of pairs."""
+    passes = training_passes(loop.spec) * tokens + start_tokens(loop.spec)
+    return passes * forward_flops(loop.program, loop.spec.seq_len)
 
 
 def stage_result(job: StageJob, loop: Loop, stop_reason: str, **more: Any) -> StageResult:
@@ -35,7 +37,9 @@ def stage_result(job: StageJob, loop: Loop, stop_reason: str, **more: Any) -> St
         more: further fields of `StageResult`: weights_sha256, total_seconds, resumed.
     """
     state, device, spec = loop.state, loop.program.device, loop.spec
-    flops = training_flops(loop, state.tokens)
+    seen = loop.ledger.tokens_by_source(state.step * loop.training.global_batch_size)
+    preference = loop.context.preference
+    flops = training_flops(loop, sum(seen.values()))  # padding and what is masked go through the model too
     seconds, peak = state.trained_seconds, device.peak_flops
     return StageResult(
         id=job.run_id,
@@ -48,7 +52,9 @@ def stage_result(job: StageJob, loop: Loop, stop_reason: str, **more: Any) -> St
         best_step=state.best_step if loop.best else None,
         best_stop_loss=state.best_loss if loop.best else None,
         train_tokens=state.tokens,
-        tokens_seen=loop.ledger.tokens_by_source(state.step * loop.training.global_batch_size),
+        sources=sources(loop),
+        pairs_too_long=None if preference is None else preference.table.too_long(spec.seq_len),
+        tokens_seen=seen,
         trained_seconds=seconds,
         eval_seconds=state.eval_seconds,
         tokens_per_second=state.tokens / seconds if seconds else 0.0,
@@ -62,6 +68,19 @@ def stage_result(job: StageJob, loop: Loop, stop_reason: str, **more: Any) -> St
         environment={**environment(device), "world_size": loop.world.size},
         **more,
     )
+
+
+def sources(loop: Loop) -> dict[str, UseCounts]:
+    """Rows, tokens and trained tokens of each use, as far as the stage was trained."""
+    ledger, seq_len = loop.ledger, loop.spec.seq_len
+    end = loop.state.step * loop.training.global_batch_size
+    found = {}
+    for index, use in enumerate(ledger.uses):
+        counts = row_counts(loop.context.stores[ledger.stores[index]], "train", seq_len, ledger.rules_of(index))
+        shown = ledger.window[:end][ledger.source[:end] == index]
+        tokens, trained = int(counts.tokens[shown].sum()), int(counts.trained[shown].sum())
+        found[use] = UseCounts(rows=len(shown), tokens=tokens, trained_tokens=trained)
+    return found
 
 
 def ledger_picture(ledger: Ledger, loop: Loop) -> dict[str, Any]:

@@ -18,16 +18,19 @@ from indelible.train import checkpoint
 from indelible.train.context import StageContext, StoppedByFirst
 from indelible.train.device import Device, choose_device, fitting_micro_batch, versions
 from indelible.train.distributed import World
-from indelible.train.evaluate import mean_loss
 from indelible.train.evaluation import Made, evaluate_all, write_evaluations
+from indelible.train.heldout import ReportedPairs
 from indelible.train.inputs import Inputs, open_inputs
 from indelible.train.job import Progress, StageJob
 from indelible.train.loop import Loop
+from indelible.train.packing_check import check_packing
+from indelible.train.preference import Preference, preference_of
 from indelible.train.program import Program, State, forget_programs
 from indelible.train.repeat import check_same_weights, keep_first_metrics, kept_result
 from indelible.train.result import ledger_picture, stage_result, training_flops
 from indelible.train.resuming import resume
 from indelible.train.start import starting_program
+from indelible.train.stopping import stop_loss
 from indelible.train.watch import Watcher, log_spaced_steps
 
 REPORT_LINE_SECONDS = 30.0  # between two lines of a run's log that report where it stands
@@ -55,6 +58,7 @@ def run_stage(job: StageJob, *, progress: Callable[[Progress], None], guard: Cal
         forget_programs()  # those kept belong to another wrapping of this process group
     program = starting_program(job, spec, inputs.tokenizer_dir, choose_device(spec.precision, job.execution))
     program.device = _with_micro_batch(program, job, spec, world)
+    _check_packing(program, job, spec)
     loop = Loop(_context(job, inputs, program, progress, guard, world))
     if world.is_first:
         keep_first_metrics(job.run_dir)
@@ -82,6 +86,14 @@ def run_stage(job: StageJob, *, progress: Callable[[Progress], None], guard: Cal
     world.barrier()
 
 
+def _check_packing(program: Program, job: StageJob, spec: StageSpec) -> None:
+    """Tries out the model where some rows that it is to see hold several documents."""
+    watched = [one.rules for one in job.heldout] if job.watch is not None else []
+    rules = [*spec.store_rules.values(), *(one.rules for one in job.evaluations.values()), *watched]
+    if any(one.packing == "best_fit" for one in rules):
+        check_packing(program, f"{job.run_id}, packing: best_fit")
+
+
 def _context(
     job: StageJob,
     inputs: Inputs,
@@ -93,11 +105,13 @@ def _context(
     """What the loop needs. The guard starts, from the weights the stage starts from, before ranks wrap the program."""
     spec = inputs.spec
     active = spec.guard.start(program)
+    preference = _preference(spec, inputs, program, job, world, progress)
     world.wrap(program)
     return StageContext(
         spec=spec,
         program=program,
         guard=active,
+        preference=preference,
         ledger=inputs.ledger,
         stores=dict(inputs.stores),
         stop_rule=inputs.stop_rule,
@@ -116,6 +130,18 @@ def _context(
     )
 
 
+def _preference(
+    spec: StageSpec, inputs: Inputs, program: Program, job: StageJob, world: World, progress: Callable[[Progress], None]
+) -> Preference | None:
+    """What a stage on pairs of answers has beside windows, with the log-probabilities of the weights it starts from."""
+    if not spec.objective.needs_pairs:
+        return None
+    progress(Progress(0, 0, None, 0, 0.0, "evaluating"))
+    table, stopping = inputs.stores[spec.data.main.store].pairs("train"), inputs.stop_rule and inputs.stop_rule.heldout
+    assert stopping is None or isinstance(stopping, ReportedPairs)
+    return preference_of(spec, table, inputs.ledger, stopping, program, job.run_dir, world)
+
+
 def _watcher(job: StageJob, inputs: Inputs) -> Watcher | None:
     if job.watch is None:
         return None
@@ -130,7 +156,7 @@ def _with_micro_batch(program: Program, job: StageJob, spec: StageSpec, world: W
         parameters = sum(weight.numel() for weight in program.model.parameters())
         held = parameters // world.size if world.parallel == "fsdp" else parameters
         memory_bytes = torch.cuda.get_device_properties(device.torch_device).total_memory
-        share = world.share_of(spec.training.global_batch_size)
+        share = world.share_of(spec.training.global_batch_size) * spec.objective.sequences
         requested = fitting_micro_batch(
             program.config,
             held,
@@ -152,6 +178,8 @@ def _evaluated(
     begun = time.perf_counter()
     progress(loop.progress("evaluating"))
     _check_restored(loop)
+    if not loop.has_finite_weights():
+        return {}, "diverged"
     made = evaluate_all(loop.program, job.evaluations, inputs.reported, inputs.stores, loop.world, progress)
     loop.state.eval_seconds += time.perf_counter() - begun
     own = corpus_of(inputs.spec.data.main.store)
@@ -167,7 +195,7 @@ def _check_restored(loop: Loop) -> None:
     rule, state = loop.context.stop_rule, loop.state
     if rule is None or not loop.best or state.best_step == state.step:
         return
-    loss = mean_loss(loop.program, rule.heldout, loop.world)
+    loss, _ = stop_loss(loop.context)
     if loss != state.best_loss:
         raise RuntimeError(
             f"the restored weights of step {state.best_step} give {loss}, where {state.best_loss} was seen"
@@ -183,10 +211,11 @@ def _announce(job: StageJob, loop: Loop) -> None:
     share = world.share_of(training.global_batch_size)
     micro = min(program.device.micro_batch_size or share, share)
     ranks = f" on each of {world.size} processes ({world.parallel})" if world.size > 1 else ""
-    tokens = len(loop.ledger) * loop.spec.seq_len
+    tokens = sum(loop.ledger.tokens_by_source().values())
+    what = f"pairs of 2 x {loop.spec.seq_len}" if loop.context.preference is not None else f"{loop.spec.seq_len}"
     print(
         f"{job.run_id}: {parameters:,} parameters{adapted} on {program.device.describe()}; {loop.total_steps:,} steps "
-        f"of {training.global_batch_size} x {loop.spec.seq_len} tokens, {micro} sequence(s) at a time{ranks}; at most "
+        f"of {training.global_batch_size} x {what} tokens, {micro} sequence(s) at a time{ranks}; at most "
         f"{tokens:,} tokens and {training_flops(loop, tokens):.2e} FLOPs",
         flush=True,
     )

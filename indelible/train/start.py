@@ -8,12 +8,13 @@ from indelible.models.build import initialise, load_config, model_config
 from indelible.models.given import check_tokenizer
 from indelible.models.load_given import load_given
 from indelible.models.lora import load_adapters
+from indelible.models.weights import read_state
 from indelible.study.adapt import LoraSpec
 from indelible.study.stage_spec import StageSpec
 from indelible.train.checkpoint import Adapters, read_adapters
 from indelible.train.device import Device
 from indelible.train.job import StageJob
-from indelible.train.program import Program, get_program, read_state
+from indelible.train.program import Program, get_program
 
 
 def starting_program(job: StageJob, spec: StageSpec, tokenizer_dir: Path, device: Device) -> Program:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from indelible.train.distributed import World
-from indelible.train.evaluate import losses_by_document
-from indelible.train.heldout import ReportedWindows
+from indelible.train.heldout import ReportedPairs, ReportedWindows
+from indelible.train.pair_losses import PairLosses, reported_losses
+from indelible.train.preference import as_entries
 from indelible.train.program import Program
 
 NUM_STEPS = 16  # of a curve whose steps nobody chose, about; log-spaced
@@ -22,7 +23,7 @@ def log_spaced_steps(total_steps: int) -> tuple[int, ...]:
 class Watcher:
     """Records curves."""
 
-    def __init__(self, corpora: Mapping[str, ReportedWindows], steps: tuple[int, ...]) -> None:
+    def __init__(self, corpora: Mapping[str, ReportedWindows | ReportedPairs], steps: tuple[int, ...]) -> None:
         self._corpora, self._steps = corpora, frozenset(steps)
 
     def is_due(self, step: int, *, is_last: bool) -> bool:
@@ -30,10 +31,12 @@ class Watcher:
         return is_last or step in self._steps
 
     def look(self, program: Program, world: World) -> dict[str, float | None]:
-        """The losses now, as entries of metrics.jsonl: nats per token and their standard errors."""
+        """The losses now, as entries of metrics.jsonl: nats per token, their standard errors, and measures of pairs."""
         entry: dict[str, float | None] = {}
         for corpus, windows in self._corpora.items():
-            losses = losses_by_document(program, windows, world)
+            losses = reported_losses(program, windows, world)
             entry[f"watch/{corpus}/nats_per_token"] = losses.mean
             entry[f"watch/{corpus}/standard_error"] = losses.standard_error
+            if isinstance(losses, PairLosses):
+                entry |= as_entries(f"watch/{corpus}", losses.measures, len(losses.document))
         return entry

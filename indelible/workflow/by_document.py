@@ -7,13 +7,14 @@ from pathlib import Path
 import polars as pl
 
 from indelible.data.ledger import corpus_of
-from indelible.errors import UserError
+from indelible.errors import UserError, refusing
 from indelible.records import Evaluation, Plan, documents_path, evaluation_path
 from indelible.statistics.by_document import DocumentComparison, compare_documents
 from indelible.study.stage_spec import EvaluationSpec
 from indelible.workflow.reading import planned_id
 
-_KEYS = ("store", "seq_len", "loss_on", "stop_windows", "windows")  # of an evaluation: which windows, which targets
+# of an evaluation: which windows, which targets
+_KEYS = ("store", "seq_len", "loss_on", "packing", "too_long", "stop_windows", "windows")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,13 @@ def _documents(folder: Path, checkpoint: str, evaluation: str) -> pl.DataFrame:
             f"{path}: no such file: {checkpoint} is not evaluated yet, or diverged; "
             "a comparison by document needs finished evaluations. Run the study to its end, or name another run."
         )
-    frame = pl.read_parquet(path).filter(pl.col("tokens") > 0)
+    with refusing(
+        lambda why: f"{path}: no table of losses by document ({why}); delete it and its .json, and run again."
+    ):
+        frame = pl.read_parquet(path).select(
+            pl.col("document").cast(pl.Int64), pl.col("tokens").cast(pl.Int64), pl.col("nats").cast(pl.Float64)
+        )
+    frame = frame.filter(pl.col("tokens") > 0)
     if record.nats_per_token is None or not frame["nats"].is_finite().all():
         raise UserError(f"{path}: the loss of {checkpoint} is not finite; a diverged checkpoint has no differences.")
     return frame

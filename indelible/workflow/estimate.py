@@ -1,5 +1,6 @@
 """What a study would run and what it costs: runs, evaluations, tokens, FLOPs, storage, hours. The content of `plan`."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from indelible.host import default_workers
 from indelible.measure.speed import chosen_device, find_speed
 from indelible.records import StageResult, run_dir
 from indelible.study import cost
+from indelible.study.execution import check_workers
 from indelible.study.load import Study
 from indelible.workflow.planning import Planned
 from indelible.workflow.proportions import proportions
@@ -89,10 +91,11 @@ def estimate(
         flops_per_second: speed of a worker; None = measured, else assumed.
 
     Raises:
-        UserError: fewer than one worker.
+        UserError: fewer than one worker, or no speed.
     """
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: at least 1 is needed.")
+    check_workers(workers)
+    if flops_per_second is not None and not 0 < flops_per_second < math.inf:
+        raise UserError(f"--flops-per-second {flops_per_second:g}: expected a number above 0.")
     study, summary = planned.study, planned.summary
     standing = standing_of(planned, out)
     state_bytes = summary["resume_bytes_per_worker"]
@@ -136,7 +139,7 @@ def _seconds(planned: Planned, standing: Standing, workers: int, rate: float) ->
 def _evaluation_flops(planned: Planned, checkpoint: str, kinds: list[int]) -> float:
     shape = planned.shapes.get(checkpoint) or planned.given_shapes[checkpoint]
     heldout = [planned.graph.heldout[kind] for kind in kinds]
-    return sum(shape.forward_flops(kind.seq_len) * kind.windows * kind.seq_len for kind in heldout)
+    return sum(shape.forward_flops(kind.seq_len) * kind.tokens for kind in heldout)
 
 
 def _models(planned: Planned) -> tuple[ModelSize, ...]:

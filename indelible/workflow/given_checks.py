@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from indelible.models.given import GivenCheckpoint
-from indelible.models.plan_checks import check_context, check_methods
+from indelible.models.plan_checks import check_context, check_methods, check_packing
 from indelible.study.graph import Graph
 from indelible.study.stage_spec import StageSpec
 from indelible.study.training import InitSpec
@@ -27,6 +27,7 @@ def check_models(graph: Graph, given: Mapping[InitSpec, GivenCheckpoint]) -> Non
             shape = given_shape(found[sha256].folder)
             check_methods(specs, shape.linear_layers)
             check_context(specs, shape.context, str(found[sha256].folder))
+            check_packing(specs, shape.takes_positions, str(found[sha256].folder))
         else:
             context = found[sha256].config.get("max_position_embeddings")
             check_context(specs, context, found[sha256].folder.name)

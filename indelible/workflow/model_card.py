@@ -12,7 +12,7 @@ from indelible import __version__
 from indelible.errors import UserError
 from indelible.models.catalogue import CATALOGUE, CatalogueModel
 from indelible.records import Evaluation, Plan, PlannedRun, StageResult, evaluation_path, run_dir
-from indelible.study.identity import given_id
+from indelible.study.identity import given_id, part_of
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,9 @@ def read_lineage(folder: Path) -> Lineage:
         found = sorted((one for path in paths if (one := Evaluation.read(path))), key=lambda one: one.corpus)
         steps.insert(0, Step(runs[at], result, tuple(found)))
         at = runs[at].parent
-    init = steps[0].run.spec["init"]
-    start = given_id(init["sha256"]) if init else None
+    spec, place = steps[0].run.spec, out / "plan.json"
+    has_start = part_of(spec, place, "init", of=(dict, type(None))) is not None
+    start = given_id(part_of(spec, place, "init", "sha256", of=str)) if has_start else None
     return Lineage(plan, tuple(steps), start, Path(plan.given[start]) if start else None)
 
 

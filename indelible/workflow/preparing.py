@@ -10,7 +10,7 @@ from indelible.data.store_job import Progress as Report
 from indelible.errors import UserError
 from indelible.files import write_text
 from indelible.models.given import fetch_given
-from indelible.records import Plan, PlannedChain, PlannedRun, RunCost
+from indelible.records import PackedRows, Plan, PlannedChain, PlannedRun, RunCost
 from indelible.scheduling.failures import is_disk_error
 from indelible.scheduling.folder import check_same_study
 from indelible.study.execution import ExecutionSpec
@@ -67,7 +67,11 @@ def make_tokens(planned: Planned, out: Path, report: Report = silent) -> None:
         fetch_given(found)
     check_models(planned.graph, planned.given)  # once more for those that were only known by their pins
     prepare_study(planned.study, out / "tokens", default_cache_dir(), report)
-    check_tokens(planned.graph, out / "tokens")
+    packed = check_tokens(planned.graph, out / "tokens")
+    if packed:
+        PackedRows(sides=packed).write(out / "packing.json")
+    else:
+        (out / "packing.json").unlink(missing_ok=True)
     check_given(planned.given, out / "tokens" / planned.stores.tokenizer)
 
 

@@ -19,7 +19,7 @@ def proportions(study: Study) -> list[str]:
 
 def _of_arm(arm: ArmSpec) -> Iterable[str]:
     for name, stage in arm.chain.items():
-        yield from _of_stage(name, stage, arm.seq_len)
+        yield from _of_stage(name, stage, arm.seq_len * stage.objective.sequences)
     if arm.evaluation.windows < FEW_WINDOWS:
         yield (
             f"evaluation.windows = {arm.evaluation.windows}: so few windows ({arm.evaluation.windows * arm.seq_len:,} "
@@ -27,21 +27,22 @@ def _of_arm(arm: ArmSpec) -> Iterable[str]:
         )
 
 
-def _of_stage(name: str, stage: StageSettings, seq_len: int) -> Iterable[str]:
-    step = stage.global_batch_size * seq_len
+def _of_stage(name: str, stage: StageSettings, row_tokens: int) -> Iterable[str]:
+    """What is out of proportion in a stage whose rows, windows or pairs, are of so many tokens."""
+    step, rows = stage.global_batch_size * row_tokens, "pairs" if stage.objective.needs_pairs else "windows"
     passes = step / stage.tokens
     budget = stage.max_tokens or stage.tokens
     steps = budget / step
     if passes > MANY_PASSES:
-        fitting = max(1, stage.tokens // (10 * seq_len))
+        fitting = max(1, stage.tokens // (10 * row_tokens))
         yield (
-            f"{name}: one step of {stage.global_batch_size} windows ({step:,} tokens) is {passes:.1f} passes over its "
+            f"{name}: one step of {stage.global_batch_size} {rows} ({step:,} tokens) is {passes:.1f} passes over its "
             f"{stage.tokens:,} tokens; a global_batch_size of {fitting} makes about ten steps a pass."
         )
     elif steps < FEW_STEPS:
         yield (
             f"{name}: {math.ceil(steps)} step(s) in all ({budget:,} tokens, {step:,} a step); give it more tokens, or "
-            f"a global_batch_size of at most {max(1, budget // (FEW_STEPS * seq_len))}."
+            f"a global_batch_size of at most {max(1, budget // (FEW_STEPS * row_tokens))}."
         )
     if stage.patience is not None and stage.eval_interval is not None and not stage.not_shown_in:
         first = stage.eval_interval * step / stage.tokens

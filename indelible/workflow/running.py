@@ -10,6 +10,7 @@ from indelible.errors import UserError
 from indelible.scheduling.launcher import Observer, Outcome, launch
 from indelible.scheduling.run_index import Status
 from indelible.scheduling.snapshot import Snapshot
+from indelible.study.execution import check_workers
 from indelible.study.load import Study
 from indelible.workflow.loading import load_study
 from indelible.workflow.planning import plan_study
@@ -80,8 +81,7 @@ def prepare_run(
     Raises:
         UserError: the request is wrong.
     """
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: at least 1 is needed.")
+    check_workers(workers)
     execution = study.execution if workers is None else study.execution.model_copy(update={"workers": workers})
     write_plan(plan_study(study), out, execution, force=force, report=report)
 

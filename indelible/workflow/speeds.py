@@ -1,5 +1,6 @@
 """Measures how fast this machine trains at a scale, and keeps it for `plan`."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from indelible.errors import UserError
 from indelible.host import default_workers
 from indelible.measure.bench import measure
 from indelible.measure.speed import Speed, keep_speeds, speeds_file
+from indelible.study.execution import check_workers
 from indelible.study.grid import apply_overrides
 from indelible.study.load import resolve_study
 from indelible.workflow.planning import vocabulary_of
@@ -36,10 +38,9 @@ def measure_speeds(
     Raises:
         UserError: no such scale, no seconds or no workers.
     """
-    if seconds <= 0:
+    if not 0 < seconds < math.inf:
         raise UserError(f"--seconds {seconds:g}: more than 0 are needed.")
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: at least 1 is needed.")
+    check_workers(workers)
     study = resolve_study(apply_overrides({**_ANY_STUDY, "scale": scale}, list(overrides)), where="bench")
     most = workers or study.execution.workers or default_workers(study.execution.device, _MANY_RUNS)
     for count in sorted({1, most}):

@@ -45,8 +45,8 @@ def test_what_is_settled_says_no_more_than_its_numbers():
 @pytest.mark.parametrize(
     ("found", "text"),
     [
-        (Comparison(paired({}), 0, 0, 0, ()), "no finished pair at equal settings"),
-        (Comparison(paired({0: 0.0, 1: 0.0}), 1, 0, 0, ("a",), is_same_runs=True),
+        (Comparison(paired({}), 0, 0, 0, (), 0, False), "no finished pair at equal settings"),
+        (Comparison(paired({0: 0.0, 1: 0.0}), 1, 0, 0, ("a",), 0, True),
          "the same runs (2 seeds): nothing to compare"),
     ],
 )  # fmt: skip
@@ -55,7 +55,7 @@ def test_what_cannot_be_compared_says_so(found, text):
 
 
 def test_a_comparison_that_is_open_has_its_price_and_its_diverged_chains():
-    found = Comparison(paired({0: 0.1, 1: -0.2, 2: 0.3}), 4, 0, 0, ("a",), num_diverged=2)
+    found = Comparison(paired({0: 0.1, 1: -0.2, 2: 0.3}), 4, 0, 0, ("a",), 2, False)
     text = comparison_text(found)
     assert found.new_seeds().text in text
     assert "2 diverged chains counted as the worst loss, 4 settings: inconclusive" in text

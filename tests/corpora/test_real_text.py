@@ -15,6 +15,7 @@ from indelible.study.corpus_spec import OfflineCorpus
         ("music", 4_136, 1.40, 3),
         ("chemistry", 74_292, 52.47, 2),
         ("instruction", 35_129, 30.36, 12),
+        ("preferences", 11_987, 3.49, 6),
     ],
 )
 def test_offline_corpora_are_what_the_docs_say(name: str, count: int, megabytes: float, sources: int) -> None:
@@ -22,7 +23,8 @@ def test_offline_corpora_are_what_the_docs_say(name: str, count: int, megabytes:
     prompts = 0
     for document in documents(OfflineCorpus(name=name), default_cache_dir()):
         seen += 1
-        size += len(document.text.encode())
+        size += len((document.text + document.rejected).encode())
+        assert bool(document.rejected.strip()) == (name == "preferences")
         prompts += 0 < document.prompt_chars < len(document.text)
         found.add(document.source)
         assert not document.licence.startswith("unclear")
@@ -31,7 +33,7 @@ def test_offline_corpora_are_what_the_docs_say(name: str, count: int, megabytes:
             title, _, extract = document.text.partition("\n\n")
             assert not is_other_arms_subject("", extract), title
     assert (seen, round(size / 1e6, 2), len(found)) == (count, megabytes, sources)
-    assert prompts == (count if name == "instruction" else 0)
+    assert prompts == (count if name in ("instruction", "preferences") else 0)
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_fetch_calls_for_each_corpus(app: typer.Typer, monkeypatch: pytest.Monke
     monkeypatch.setattr("indelible.corpora.offline.fetch_sources", lambda spec, cache: fetched.append(spec.name))
     assert "music: oneills1850" in runner.invoke(app, ["corpora", "fetch", "music"]).stdout
     runner.invoke(app, ["corpora", "fetch"])
-    assert fetched == ["music", "general", "music", "chemistry", "instruction"]
+    assert fetched == ["music", "general", "music", "chemistry", "instruction", "preferences"]
     with pytest.raises(UserError, match="no offline corpus 'poetry'"):
         runner.invoke(app, ["corpora", "fetch", "poetry"], catch_exceptions=False)
 

@@ -29,6 +29,16 @@ def test_your_own_data_is_a_study_of_under_twenty_lines(tmp_path: Path) -> None:
     assert web.path == ("data/web.jsonl",)
 
 
+def test_the_chat_study(tmp_path: Path) -> None:
+    (text,) = shown("chat-data.md")
+    (tmp_path / "study.yaml").write_text(text)
+    data = load_study(str(tmp_path / "study.yaml")).data
+    rules = {name: (spec.loss_on, spec.packing, spec.too_long) for name, spec in data.corpora.items()}
+    assert rules["chat"] == ("assistant", "best_fit", "drop")
+    assert rules["tasks"] == ("completion", "documents", "cut")
+    assert rules["web"] == (None, "stream", "error")
+
+
 @pytest.mark.parametrize("text", [text for text in shown("corpora.md") if text.startswith("name:")])
 def test_the_overlap_study(tmp_path: Path, text: str) -> None:
     (tmp_path / "study.yaml").write_text(text)

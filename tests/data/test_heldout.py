@@ -9,7 +9,8 @@ from token_folder import write_store
 from indelible.data.heldout import check_heldout
 from indelible.data.store import TokenStore
 from indelible.errors import UserError
-from indelible.study.stage_spec import EvaluationSpec
+from indelible.study.row_rules import RowRules
+from indelible.study.stage_spec import EvaluationSpec, StopWindows
 
 
 def kind(store: TokenStore, **changes) -> EvaluationSpec:
@@ -18,7 +19,8 @@ def kind(store: TokenStore, **changes) -> EvaluationSpec:
 
 
 def stops(store: TokenStore, windows: int, loss_on: str = "completion") -> SimpleNamespace:
-    return SimpleNamespace(stop=SimpleNamespace(store=store.folder.name, windows=windows), seq_len=8, loss_on=loss_on)
+    stop = StopWindows(store=store.folder.name, windows=windows)
+    return SimpleNamespace(stop=stop, seq_len=8, rules=lambda use: RowRules(loss_on=loss_on))
 
 
 def check(store: TokenStore, kinds, specs=()) -> None:

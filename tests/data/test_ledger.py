@@ -207,3 +207,48 @@ def test_exposure_that_replaces_everything_is_refused():
         check_places(spec)
     with pytest.raises(UserError, match="use mode: add"):
         build_ledger(spec, WINDOWS)
+
+
+def test_tokens_by_bin_are_counted_in_equal_parts():
+    source, window = np.array([0, 0, 1, 0, 1, 1, 0, 0], np.uint8), np.arange(8, dtype=np.uint32)
+    ledger = Ledger(("a-1", "b-2"), ("a", "b"), source, window, SEQ)
+    assert ledger.tokens_by_bin(4) == {"a": [2 * SEQ, SEQ, 0, 2 * SEQ], "b": [0, SEQ, 2 * SEQ, 0]}
+    assert ledger.tokens_by_bin(2, end=4) == {"a": [2 * SEQ, SEQ], "b": [0, SEQ]}
+
+
+def test_a_mix_may_fill_its_place_to_the_last_row():
+    spec = specs(exposure__fraction=1.0, exposure__placement="early")["pretrain"]
+    (use,) = spec.data.mix
+    own = spec.data.total_windows
+    full = use.model_copy(update={"windows": own // 2, "total_windows": own // 2})  # a third of all
+    fitting = spec.model_copy(update={"data": spec.data.model_copy(update={"mix": (full,)})})
+    check_places(fitting)
+    ledger = build_ledger(fitting, {**WINDOWS, full.store: own})
+    assert np.flatnonzero(ledger.source == 1).tolist() == list(range(own // 2))
+    more = full.model_copy(update={"windows": own // 2 + 2, "total_windows": own // 2 + 2})
+    with pytest.raises(UserError, match=r"placement early has room for 501 windows .* has 502; widen the placement"):
+        check_places(spec.model_copy(update={"data": spec.data.model_copy(update={"mix": (more,)})}))
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting", "purpose"),
+    [("pretrain", "exposure__fraction", "exposure"), ("finetune", "finetune__replay_fraction", "replay")],
+)
+def test_positions_and_orders_of_a_use_come_from_the_streams_of_its_purpose(stage, setting, purpose):
+    """By hand: whichever purpose lent its stream, the rows would still be as many and as even."""
+    spec = specs(3, **{setting: 0.5})[stage]
+    ledger, (use,), data = build_ledger(spec, WINDOWS), spec.data.mix, spec.data
+    assert use.purpose == purpose
+    first = source_order(use.store, WINDOWS[use.store], spec.order_seed)[use.first_window :][: use.windows]
+    own = source_order(data.main.store, WINDOWS[data.main.store], spec.order_seed)[data.main.first_window :]
+    own = own[: data.main.windows].copy()
+    name, total = (f"{use.purpose} positions", len(ledger))
+    if use.per == "pass":
+        name, first = f"{name}, pass 0", first.copy()
+        stream(3, f"{use.purpose} order, pass 0").shuffle(first)
+    rows = np.sort(stream(3, name).choice(total, use.total_windows, replace=False, shuffle=False))
+    assert np.flatnonzero(ledger.source == 1).tolist() == rows.tolist()
+    assert ledger.shown(1).tolist() == first.tolist()
+    if data.order == "shuffled":
+        stream(3, f"{data.main.purpose} order, pass 0").shuffle(own)
+    assert ledger.shown(0).tolist() == own.tolist()

@@ -1,5 +1,6 @@
 """Batches by use, and the held-out windows that stop a stage apart from those that are reported."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from indelible.data.ledger import Ledger
 from indelible.data.loader import HeldoutSplit, read_batch, read_heldout, split_heldout
 from indelible.errors import UserError
+from indelible.study.row_rules import RowRules
 
 SEQ = 4
 
@@ -31,12 +33,13 @@ class Numbered:
 def test_a_batch_reads_each_use_from_its_store():
     source, window = np.array([0, 1, 2, 0, 1], np.uint8), np.array([5, 6, 7, 8, 9], np.uint32)
     ledger = Ledger(("a-1", "b-2", "a-1"), ("a", "b", "a:replay"), source, window, SEQ)
+    completions = dataclasses.replace(ledger, rules=(RowRules(loss_on="completion"),) * 3)
     stores = {"a-1": Numbered(100), "b-2": Numbered(200, has_mask=True)}
     batch = read_batch(ledger, stores, slice(0, 4))
     assert batch.tokens[:, 0].tolist() == [105, 206, 107, 108]
     assert batch.tokens.shape == (4, SEQ + 1)
     assert batch.valid.all()
-    last = read_batch(ledger, stores, slice(1, 9), "completion")
+    last = read_batch(completions, stores, slice(1, 9))
     assert last.tokens[:, 0].tolist() == [206, 107, 108, 209]
     assert last.valid[:, 0].tolist() == [False, True, True, True]
 
@@ -46,8 +49,9 @@ def test_held_out_windows_start_where_they_are_asked_to():
     batch = read_heldout(store, 3, 2, SEQ)
     assert batch.tokens[:, 0].tolist() == [1003, 1004]
     assert batch.valid.all()
-    assert read_heldout(store, 3, 2, SEQ, "completion").valid[:, 0].tolist() == [True, False]
-    assert read_heldout(Numbered(0), 0, 3, SEQ, "completion").valid.shape == (3, SEQ)
+    rules = RowRules(loss_on="completion")
+    assert read_heldout(store, 3, 2, SEQ, rules).valid[:, 0].tolist() == [True, False]
+    assert read_heldout(Numbered(0), 0, 3, SEQ, rules).valid.shape == (3, SEQ)
 
 
 @given(available=st.integers(2, 1000), stop=st.integers(1, 300), windows=st.integers(1, 300))
@@ -76,3 +80,10 @@ def test_training_imports_neither_polars_nor_torch_for_its_windows():
     code = f"import sys, {modules}; print(*[m for m in ('polars', 'pandas', 'torch', 'rich') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_batch_without_the_stage_s_own_corpus_reads_the_others():
+    source, window = np.array([1, 2, 2], np.uint8), np.array([6, 7, 8], np.uint32)
+    ledger = Ledger(("a-1", "b-2", "c-3"), ("a", "b", "c"), source, window, SEQ)
+    batch = read_batch(ledger, {"b-2": Numbered(200), "c-3": Numbered(300)}, slice(0, 3))
+    assert batch.tokens[:, 0].tolist() == [206, 307, 308]

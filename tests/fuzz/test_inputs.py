@@ -5,12 +5,7 @@ A hundred mutants of each kind; ``FUZZ_MUTANTS=2000`` takes more (docs/security.
 
 import gzip
 import json
-import os
-import signal
-import traceback
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fuzzing import COUNT, expect_both, feed
 from mutations import mutants
 from tiny_engine import TINY
 from tiny_models import tiny_model
@@ -27,7 +23,6 @@ from indelible.corpora.zst import zstd
 from indelible.data.encode import Encoder
 from indelible.data.fingerprint import fingerprints
 from indelible.data.tokenizer import copy_hf, train_bpe
-from indelible.errors import UserError
 from indelible.models.given import check_tokenizer, find_checkpoint
 from indelible.models.load_given import given_shape, load_given
 from indelible.study.architecture import architecture_of
@@ -36,51 +31,7 @@ from indelible.study.load import load_study
 from indelible.study.yaml_reader import write_yaml
 from indelible.workflow.planning import plan_study
 
-COUNT = int(os.environ.get("FUZZ_MUTANTS", "100"))
-PATIENCE_SECONDS = 30  # of one mutant; the slowest takes about one
 ROWS = [{"text": f"Document {n} on matter {n * 7}, caf\xe9 {'x' * n}.", "src": "ab"[n % 2], "n": n} for n in range(30)]
-
-
-@contextmanager
-def in_time() -> Iterator[None]:
-    """A mutant that keeps the process busy for ever is a fault as well."""
-
-    def ring(*_: Any) -> None:
-        raise TimeoutError(f"not done within {PATIENCE_SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(PATIENCE_SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def feed(inputs: Iterator[Any], take: Callable[[Any], object]) -> Counter[str]:
-    """Gives every input to ``take``; fails with those that end in anything but a UserError with a message."""
-    ends: Counter[str] = Counter()
-    faults: list[str] = []
-    for one in inputs:
-        try:
-            with in_time():
-                take(one)
-            ends["read"] += 1
-        except UserError as error:
-            ends["refused"] += 1
-            if len(str(error)) < 20:
-                faults.append(f"{one!r:.300}\n  says no more than {error}")
-        except BaseException:
-            ends["fault"] += 1
-            faults.append(f"{one!r:.300}\n{traceback.format_exc(limit=-4)}")
-    print(f"{sum(ends.values())} mutants: {dict(ends)}")
-    assert not faults, f"{len(faults)} faults; the first:\n" + "\n".join(faults[:3])
-    return ends
-
-
-def expect_both(ends: Counter[str]) -> None:
-    assert ends["read"], "every mutant is refused: nothing behind the first check is tried"
-    assert ends["refused"], "no mutant is refused: the mutator changes nothing that matters"
 
 
 STUDY = write_yaml(

@@ -144,3 +144,17 @@ def test_compiled_masks_are_those_of_eager():
         losses[use_compile] = (loss.item(), model.get_input_embeddings().weight.grad.clone())
     assert losses[True][0] == pytest.approx(losses[False][0], rel=1e-6)
     assert torch.allclose(losses[True][1], losses[False][1], atol=1e-5)
+
+
+def test_only_dropout_is_taken_out_of_a_config():
+    config = tiny_config("llama", attention_dropout=0.3, rms_norm_eps=1e-4, initializer_range=0.5)
+    clean = without_dropout(config)
+    assert (clean.attention_dropout, clean.rms_norm_eps, clean.initializer_range) == (0.0, 1e-4, 0.5)
+    assert config.attention_dropout == 0.3
+
+
+def test_one_layer_without_a_site_is_enough_to_refuse():
+    model = tiny_model("llama")
+    del model.get_decoder().layers[-1].mlp
+    with pytest.raises(UserError, match=r"has no layers with self_attn and mlp to put it into"):
+        add_dropout(model, P)

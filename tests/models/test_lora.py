@@ -5,7 +5,15 @@ import torch
 from tiny_models import LLAMA_LIKE, some_ids, tiny_model
 
 from indelible.errors import UserError
-from indelible.models.lora import add_adapters, base_parameters, kept_adapters, load_adapters, merged, reset_adapters
+from indelible.models.lora import (
+    add_adapters,
+    base_parameters,
+    kept_adapters,
+    load_adapters,
+    merged,
+    reset_adapters,
+    untie,
+)
 from indelible.study.adapt import LoraSpec
 
 TABLE_9 = LoraSpec(r=64, alpha=128)
@@ -87,3 +95,27 @@ def test_kept_adapters_come_back_bitwise():
 def test_a_target_that_is_no_linear_layer_is_refused(kind, target):
     with pytest.raises(UserError, match=rf"lora.targets: {target} not among the linear layers of .*lm_head"):
         add_adapters(tiny_model(kind), LoraSpec(targets=(target,)))
+
+
+def test_adapters_are_drawn_evenly_between_the_bounds_of_peft():
+    adapted = add_adapters(tiny_model("llama"), TABLE_9)
+    reset_adapters(adapted, 0)
+    for name, parameter in adapted.named_parameters():
+        if "lora_A" in name:
+            weight = parameter.detach()
+            bound = weight.shape[1] ** -0.5
+            assert bound * 0.95 < weight.abs().max() <= bound
+            assert abs(weight.mean()) < bound / 10
+            assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+
+
+def test_a_head_that_was_untied_is_saved_and_read_as_its_own(tmp_path):
+    model = tiny_model("llama", tie_word_embeddings=True)
+    untie(model)
+    assert model.config.tie_word_embeddings is False
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(2.0)
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert torch.equal(again.get_output_embeddings().weight, 2.0 * again.get_input_embeddings().weight)
+    assert torch.equal(again.eval()(input_ids=some_ids()).logits, model.eval()(input_ids=some_ids()).logits)

@@ -3,7 +3,7 @@
 import pytest
 
 from indelible.errors import UserError
-from indelible.models.plan_checks import check_methods
+from indelible.models.plan_checks import check_methods, check_packing
 from indelible.study.graph import build_graph
 from indelible.study.load import resolve_study
 from indelible.study.stage_data import Stores
@@ -45,3 +45,14 @@ def test_kept_adapters_must_be_trained_on(finetune):
         check_methods(specs(posttrain=kept, finetune=finetune))
     check_methods(specs(posttrain=kept, finetune={"method": "lora", "lora": {"r": 4}}))
     check_methods(specs(posttrain={"method": "lora", "lora": {"r": 4}}, finetune=finetune))
+
+
+def test_a_model_that_takes_no_positions_packs_no_documents():
+    music = {"kind": "offline", "name": "music", "packing": "best_fit", "too_long": "drop"}
+    with pytest.raises(
+        UserError, match=r"corpora\.music\.packing = best_fit: old is a model that takes no positions, so"
+    ):
+        check_packing(specs(corpora={"music": music}), False, "old")
+    check_packing(specs(corpora={"music": music}), True, "new")
+    check_packing(specs(corpora={"music": {**music, "packing": "documents"}}), False, "old")
+    check_packing(specs(), False, "old")

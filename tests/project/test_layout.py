@@ -19,8 +19,8 @@ SHARED = {"strict", "errors", "files", "host", "__version__"}  # modules beside 
 
 
 def files_of(room: str) -> list[Path]:
-    """The modules of a room; records is one by itself."""
-    return sorted((PACKAGE / room).rglob("*.py")) or [PACKAGE / f"{room}.py"]
+    """The modules of a room."""
+    return sorted((PACKAGE / room).rglob("*.py"))
 
 
 def imported_rooms(file: Path) -> set[str]:

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from fake_study import FakeStudy, write_fake_study
 
-from indelible.records import Evaluation, Plan, StageResult
+from indelible.records import Evaluation, PackedRows, Plan, StageResult
 from indelible.results.curves import curves
 from indelible.results.losses import losses
 from indelible.results.run_folder import read_study_run
-from indelible.study.graph import PAPER_VIEWS
+from indelible.study.views import PAPER_VIEWS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "run-folder.md").read_text(encoding="utf-8")
-EXAMPLES = list(zip([Plan, StageResult, Evaluation], re.findall(r"```json\n(.*?)```", TEXT, re.S), strict=True))
+BLOCKS = re.findall(r"```json\n(.*?)```", TEXT, re.S)
+EXAMPLES = list(zip([Plan, PackedRows, StageResult, Evaluation], BLOCKS, strict=True))
 
 
 @pytest.mark.parametrize(("record", "text"), EXAMPLES)

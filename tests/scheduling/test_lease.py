@@ -9,11 +9,21 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 import pytest
 
 from indelible.host import is_known_dead, this_process
 from indelible.scheduling import lease as lease_module
-from indelible.scheduling.lease import Lease, LeaseLost, LeaseObserver, latest_generation, read_beat, read_record
+from indelible.scheduling.lease import (
+    Lease,
+    LeaseLost,
+    LeaseObserver,
+    generations,
+    latest_generation,
+    read_beat,
+    read_record,
+    saved_mark,
+)
 
 
 class Clock:
@@ -163,4 +173,90 @@ def test_record_round_trip(tmp_path: Path) -> None:
     assert record is not None
     assert asdict(record) == asdict(lease.record)
     assert (record.failures, record.launcher) == (2, this_process())
+    lease.release("done")
+
+
+def test_what_nobody_has_taken(tmp_path: Path) -> None:
+    view = LeaseObserver(60.0).look(tmp_path)
+    assert (view.generation, view.is_held, view.record, view.beat) == (0, False, None, {})
+
+
+def test_the_beat_counts_up_by_itself(tmp_path: Path) -> None:
+    beats = threading.Semaphore(0)
+    lease = Lease.take(tmp_path, 1, "a", beat_seconds=0.01, on_beat=beats.release)
+    assert lease is not None
+    counts = []
+    for _ in range(3):
+        assert beats.acquire(timeout=10)
+        counts.append(read_beat(tmp_path, 1)[1]["count"])
+    lease.release("done")
+    assert counts[0] >= 2
+    assert sorted(set(counts)) == counts, "an observer takes a count that stands still for a dead owner"
+
+
+def test_release_waits_for_the_beat_that_is_under_way(tmp_path: Path) -> None:
+    begun, is_over = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        is_over.wait(0.2)
+        is_over.set()
+
+    lease = Lease.take(tmp_path, 1, "a", beat_seconds=0.01, on_beat=slow)
+    assert lease is not None
+    assert begun.wait(10)
+    lease.release("done")
+    assert is_over.is_set(), "else a beat after it would take the outcome away"
+    assert not lease._thread.is_alive()
+
+
+def test_what_was_saved_shows_whether_an_attempt_got_further(tmp_path: Path) -> None:
+    assert saved_mark(tmp_path) == ""
+    marks = [""]
+    for name in ("resume/step-1/state.json", "a.documents.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+        marks.append(saved_mark(tmp_path))
+    os.utime(tmp_path / "resume/step-1/state.json", (1, 1))
+    marks.append(saved_mark(tmp_path))
+    assert len(set(marks)) == len(marks)
+    assert saved_mark(tmp_path) == marks[-1]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("owner", "me"), ("failures", -1), ("failures", "many"), ("generation", 7), ("launcher", {})]
+)
+def test_a_record_that_was_edited_is_no_record(tmp_path: Path, field: str, value: object) -> None:
+    lease = Lease.take(tmp_path, 1, "a")
+    assert lease is not None
+    lease.release("stopped")
+    path = tmp_path / "lease/1.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    assert read_record(tmp_path, 1) is None
+    assert not LeaseObserver(60.0).look(tmp_path).is_held
+
+
+def test_a_beat_shows_nothing_that_is_not_of_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "lease").mkdir()
+    odd = {"loss": "x", "step": -1, "lr": 1e300, "phase": "[red]", "outcome": 5, "seconds": True, "tokens": 7}
+    (tmp_path / "lease/1.beat").write_text(json.dumps(odd))
+    assert read_beat(tmp_path, 1)[1] == {"tokens": 7}
+    (tmp_path / "lease/1.beat").write_text("[" * 5000)
+    assert read_beat(tmp_path, 1)[1] == {}
+
+
+def test_attempts_are_those_whose_files_are_there(tmp_path: Path) -> None:
+    (tmp_path / "lease").mkdir()
+    for name in ("3.json", "999999999999.json", "²3.json", "-1.json", "x.json", "12.beat"):
+        (tmp_path / "lease" / name).write_text("")
+    assert generations(tmp_path) == [3, 999999999999]
+
+
+def test_beats_leave_no_file_open(tmp_path: Path) -> None:
+    lease = Lease.take(tmp_path, 1, "a", beat_seconds=1e9)
+    assert lease is not None
+    before = psutil.Process().num_fds()
+    for _ in range(20):
+        lease._write_beat(None)
+    assert psutil.Process().num_fds() < before + 10
     lease.release("done")

@@ -51,3 +51,12 @@ def test_the_interval_covers_as_often_as_it_says():
         found = compare_documents(range(20), tokens, np.zeros(20), nats)
         num_covered += found.low <= 0.3 <= found.high
     assert num_covered / 2_000 == pytest.approx(0.95, abs=0.025)
+
+
+def test_two_documents_have_an_interval_and_the_worst_are_listed_first():
+    found = compare_documents([0, 1], [10, 10], [20.0, 20.0], [21.0, 23.0])
+    assert found.standard_error == pytest.approx(0.1)
+    assert found.effect == pytest.approx(0.2)
+    assert found.low < found.effect < found.high
+    many = compare_documents(range(9), [10] * 9, [0.0] * 9, list(range(9)))
+    assert [one.document for one in many.worst] == [8, 7, 6, 5, 4]

@@ -107,3 +107,10 @@ def test_the_gain_of_exposure_is_compared_as_a_loss_is(table):
 def test_without_lambda_0_there_is_no_gain(table):
     with pytest.raises(UserError, match="no finished chain with exposure has a partner at lambda 0"):
         gains(table.filter(pl.col("exposure_fraction") > 0))
+
+
+def test_a_setting_that_some_chains_lack_has_its_own_group_and_its_own_gain(table):
+    lacking = table.with_columns(dropout=pl.when(pl.col("finetune_lr") > 3e-4).then(None).otherwise(pl.lit(0.0)))
+    found = contrasts(lacking, "exposure_fraction", within=["dropout"])
+    assert [one.within["dropout"] for one in found] == [None, None, 0.0, 0.0]
+    assert gains(lacking).height == lacking.filter(pl.col("exposure_fraction") > 0).height

@@ -166,3 +166,17 @@ def test_mean_gaps_of_figure_2(panel, subplot, expected):
     lines = {name: paper.drawn_frontiers().filter(series_id=key).select("x", "y") for name, key in ids.items()}
     found = gap(lines["unmixed"], lines["mixed"], start=visible.min(), end=visible.max())
     assert found.mean == pytest.approx(expected, abs=0.01)
+
+
+def test_half_of_four_seeds_are_two():
+    points = [(1, 4), (2, 3), (3, 2), (4, 1)]
+    best, half, worst = attainment(points, [0, 1, 2, 3])
+    assert best.tolist() == [[1, 4], [2, 3], [3, 2], [4, 1]]
+    assert half.tolist() == [[2, 4], [3, 3], [4, 2]]
+    assert worst.tolist() == [[4, 4]]
+
+
+def test_frontiers_that_meet_in_one_place_are_compared_there():
+    found = gap([(0, 2), (2, 0)], [(1, 0.5)])
+    assert (found.start, found.end, found.mean, found.second_lower_share) == (1, 1, pytest.approx(-0.5), 1.0)
+    assert gap([(0, 2), (1, 1)], [(1, 3), (2, 0)]).mean == pytest.approx(2)

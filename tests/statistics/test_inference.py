@@ -132,3 +132,15 @@ def test_what_a_study_cannot_state_is_refused(name, value):
 
 def test_a_study_states_level_and_margin():
     assert Inference(level=0.01, flat_margin=0.02) == Inference(level=0.01, flat_margin=0.02)
+
+
+def test_a_shift_is_inside_or_outside_of_the_margin_or_on_it():
+    assert equivalence_p(paired({0: 0.25, 1: 0.25}), 0.25) is None  # without spread there is no evidence
+    shift = paired({0: 0.249, 1: 0.251})
+    assert equivalence_p(shift, shift.effect) == (1.0, 1.0)  # on the margin it is neither inside nor outside
+    inside, outside = equivalence_p(shift, 0.35)
+    assert inside < 0.01
+    assert outside == 1.0
+    inside, outside = equivalence_p(shift, 0.15)
+    assert inside == 1.0
+    assert outside < 0.01

@@ -133,3 +133,9 @@ def test_differences_are_paired_at_equal_seeds_of_every_stage():
     assert [(one.name, one.count) for one in levels] == [("seed", 3), ("finetune_seed", 2)]
     assert levels[0].variance == pytest.approx(1.0)
     assert levels[1].variance == pytest.approx(0.0)
+
+
+def test_a_setting_that_all_chains_lack_is_no_reason_to_pair_none():
+    first, second = pl.col("exposure_fraction") == 0, pl.col("exposure_fraction") == 1
+    lacking = table().with_columns(placement=pl.lit(None, pl.String))
+    assert nested_differences(lacking, first, second, "L_ret", ["exposure_fraction"]).height == 6

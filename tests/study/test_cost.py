@@ -1,5 +1,7 @@
 """Costs against a model that torch counts, and the saving by sharing against a hand count."""
 
+from dataclasses import replace
+
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -118,3 +120,53 @@ def test_curves_are_in_the_price():
     without = cost.stage_cost(run.spec, shapes[run.id], 3 * 8).flops
     watched = shapes[run.id].forward_flops(128) * 64 * 128
     assert cost.graph_costs(graph, shapes)[run.id].flops == pytest.approx(without + watched)
+
+
+def small_graph(**more):
+    raw = {
+        "name": "t",
+        "scale": "pico",
+        "pipeline": {"pre": "general", "post": "music", "ft": "chemistry"},
+        "seeds": [0],
+    }
+    study = resolve_study({**raw, **more})
+    return study, build_graph(study, Stores({corpus: f"{corpus}-1" for corpus in study.data.corpora}, "t"))
+
+
+def test_what_a_checkpoint_holds_and_what_is_only_estimated():
+    study, graph = small_graph()
+    shape = architecture_of_spec(study.arms[0].model, 2048)
+    one = cost.stage_cost(next(iter(graph.runs.values())).spec, shape)
+    assert (one.checkpoint_bytes, one.is_estimate) == (4 * shape.num_parameters, False)
+    estimated = replace(shape, is_exact=False)
+    assert cost.stage_cost(next(iter(graph.runs.values())).spec, estimated).is_estimate
+
+
+def test_a_token_costs_three_forward_passes_and_those_of_the_guard():
+    _, graph = small_graph(finetune={"guard": {"kind": "kl", "weight": 0.1}})
+    passes = {run.stage: cost.training_passes(run.spec) for run in graph.runs.values()}
+    assert passes == {"pretrain": 3, "posttrain": 3, "finetune": 4}
+
+
+def test_only_what_is_evaluated_is_paid_for():
+    study, graph = small_graph()
+    shape = architecture_of_spec(study.arms[0].model, 2048)
+    run = next(iter(graph.runs.values()))
+    costs = cost.graph_costs(replace(graph, evaluations={}), dict.fromkeys(graph.runs, shape))
+    assert costs[run.id].flops == cost.stage_cost(run.spec, shape, 0).flops
+    assert cost.graph_costs(graph, dict.fromkeys(graph.runs, shape))[run.id].flops > costs[run.id].flops
+
+
+def test_what_is_left_is_the_sum_and_its_longest_chain():
+    _, graph = small_graph(finetune={"lr": [1e-4, 1e-3]})
+    prices = {"pretrain": 100.0, "posttrain": 10.0, "finetune": 1.0}
+    costs = {run.id: cost.StageCost(1, prices[run.stage], 1) for run in graph.runs.values()}
+    assert cost.remaining_flops(graph, costs, set()) == (112.0, 111.0)
+    first = next(run.id for run in graph.runs.values() if run.stage == "pretrain")
+    assert cost.remaining_flops(graph, costs, {first}) == (12.0, 11.0)
+    assert cost.remaining_flops(graph, costs, set(graph.runs)) == (0.0, 0.0)
+
+
+def test_tokens_take_two_bytes_up_to_65536_of_them():
+    _, graph = small_graph()
+    assert cost.token_bytes(graph, 1 << 16) * 2 == cost.token_bytes(graph, (1 << 16) + 1) > 0

@@ -172,8 +172,8 @@ MUSIC = {"corpus": "music"}
         ({"stages": {"finetune": {"adapt": "full2"}}}, r"stages.finetune.adapt.kind = 'full2': no such kind"),
         ({"corpora": {"music": {"kind": "locl", "path": "x"}}}, r"corpora.music.kind = 'locl': no such kind \(did you"),
         (
-            {"corpora": {"music": {"kind": "local", "path": "x", "loss_on": "all"}}},
-            r"corpora.music.loss_on: unknown key; known here: .*text_column",
+            {"corpora": {"music": {"kind": "local", "path": "x", "zzz": "all"}}},
+            r"corpora.music.zzz: unknown key; known here: .*text_column",
         ),
         ({"stages": {"finetune": {"mix": MUSIC}}}, r"stages.finetune.mix = .*: expected a list of mappings"),
         ({"stages": {"finetune": {"mix": ["music"]}}}, r"stages.finetune.mix = 'music': expected a list of mappings"),

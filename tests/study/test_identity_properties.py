@@ -144,7 +144,9 @@ def test_other_settings_have_other_digests(model):
     @given(raw_model(model), raw_model(model))
     def check(raw, other_raw):
         one, other = made(model, raw), made(model, other_raw)
-        assert (digest(one) == digest(other)) == (one == other)
+        # to Python, False and 0 are equal; to JSON, 0.0 and -0.0 differ, and settings mean the same by both
+        alike = repr(one).replace("-0.0", "0.0") == repr(other).replace("-0.0", "0.0")
+        assert (digest(one) == digest(other)) == (one == other and alike)
 
     check()
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,8 @@ def write_fake_study(root: Path, fake: FakeStudy | None = None) -> Path:
     fake = fake or FakeStudy()
     runs: dict[str, FakeRun] = {}
     chains = [_chain(fake, runs, point) for point in _points(fake)]
-    stores = {corpus: f"{corpus}-000000000000" for corpus in fake.pipeline}
+    folders = {corpus: re.sub(r"\W", "_", corpus) for corpus in fake.pipeline}  # plain, as labels need not be
+    stores = {corpus: f"{folder}-000000000000" for corpus, folder in folders.items()}
     heldout = tuple(heldout_kind(store) for store in stores.values())
     plan = Plan(
         name=fake.name,
@@ -102,7 +104,7 @@ def _chain(fake: FakeStudy, runs: dict[str, FakeRun], point: dict[str, Any]) -> 
     ]
     exposure = {"corpus": post, "fraction": fraction} if fraction else None
     specs = [{"class": "StageSpec", "stage": stage, "seed": seed, "seq_len": 128, "exposure": given,
-              "data": {"main": {"store": f"{corpus}-000000000000"}}}
+              "data": {"main": {"store": f"{corpus}-000000000000"}, "mix": []}}
              for stage, corpus, given in (("pretrain", pre, exposure), ("posttrain", post, None),
                                           ("finetune", ft, None))]  # fmt: skip
     watch = WatchSpec() if fake.is_watched else None

@@ -68,7 +68,9 @@ def run_tasks(tasks: list[dict[str, Any]], folder: Path) -> str:
         folder: where that file is written.
     """
     (folder / "tasks.json").write_text(json.dumps(tasks))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    here = Path(__file__)
+    paths = os.pathsep.join([str(here.parents[2]), str(here.parent)])  # the tree that is tested, not an installed one
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, str(folder / "tasks.json")]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500, check=False)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-6000:]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
+from indelible.study.corpus_spec import has_pairs
 from indelible.study.load import resolve_study
 from indelible.study.stage_data import Stores
 from indelible.workflow.planning import given_checkpoints, planned_with
@@ -70,6 +71,49 @@ def write_store(
     return folder.name
 
 
+def write_pair_store(
+    tokens_dir: Path, corpus: str, vocab_size: int, seed: int, counts: tuple[int, int] = (48, 24), too_long: int = 2
+) -> str:
+    """Writes a store of pairs; returns its folder's name. Better answers can be learned, worse ones are random.
+
+    Args:
+        tokens_dir: where the store's folder is made.
+        corpus: its name.
+        vocab_size: of the tokenizer; token 0 ends a text.
+        seed: of everything.
+        counts: pairs of the training and of the held-out split that fit into 32 tokens; every third shares the prompt
+            of the pair before it.
+        too_long: further pairs, among the first ones, that do not fit.
+    """
+    source, dtype = np.random.Generator(np.random.PCG64(seed)), np.uint16
+    folder = tokens_dir / f"{corpus}-{hashlib.sha256(f'{corpus} {seed} {counts} {too_long}'.encode()).hexdigest()[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = {}
+    for side, count in zip(("train", "heldout"), counts, strict=True):
+        rows, tokens, prompt = [], [], np.zeros(0, np.int64)
+        for number in range(count + too_long):
+            if number % 3 != 2:
+                prompt = source.integers(1, 64, source.integers(3, 12))
+            better = 1 + markov_tokens(int(source.integers(2, 12)), 63, seed)
+            worse = source.integers(1, vocab_size, 40 if number in range(1, 1 + too_long) else source.integers(2, 12))
+            parts = [prompt, better, [0], worse, [0]]
+            size = sum(map(len, parts))
+            rows.append({"start": sum(map(len, tokens)), "tokens": size, "prompt_tokens": len(prompt),
+                         "chosen_tokens": len(better) + 1})  # fmt: skip
+            tokens.append(np.concatenate(parts))
+        stem = folder / f"{side}-00000"
+        joined = np.concatenate(tokens).astype(dtype)
+        np.save(stem.with_suffix(".npy"), joined)
+        pq.write_table(pa.Table.from_pylist(rows), stem.with_suffix(".documents.parquet"))
+        files = [{"name": p.name, "bytes": p.stat().st_size, "sha256": ""} for p in sorted(folder.glob(f"{side}-*"))]
+        files.sort(key=lambda file: not file["name"].endswith(".npy"))
+        shards[side] = [{"tokens": len(joined), "bytes": 4 * len(joined), "files": files}]
+    manifest = {"format": 1, "corpus": corpus, "fingerprint": folder.name.rpartition("-")[2] * 6, "has_mask": False,
+                "has_pairs": True, "fates": {}}  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "shards": shards}))
+    return folder.name
+
+
 def write_tokenizer(
     folder: Path, vocab_size: int, prefix: str = "w", *, added: tuple[str, ...] = (), chat_template: str = ""
 ) -> Path:
@@ -113,9 +157,12 @@ def plan_on_arrays(
     study = resolve_study(raw)
     tokenizer = write_tokenizer(out / "tokens" / "tokenizer-arrays", vocab_size).name
     used = (*study.data.corpora, *study.evaluation_corpora)
+    specs = {name: spec for arm in study.arms for name, spec in arm.corpora.items()}
     names = {}
     for seed, corpus in enumerate(dict.fromkeys(("pre", "post", "ft", *used))):
-        if corpus in used:
+        if corpus in used and has_pairs(specs[corpus]):
+            names[corpus] = write_pair_store(out / "tokens", corpus, vocab_size, seed)
+        elif corpus in used:
             train, heldout = np.split(markov_tokens(tokens + heldout_tokens, vocab_size, seed), [tokens])
             names[corpus] = write_store(out / "tokens", corpus, train, heldout, vocab_size, completions)
     planned = planned_with(

@@ -12,6 +12,7 @@ from token_folder import plan_on_arrays
 from indelible.errors import UserError
 from indelible.records import StageResult
 from indelible.train import evaluate
+from indelible.train.loop import Loop
 from indelible.train.stage import run_stage
 
 FP32 = layered(TINY, {"precision": "fp32"})
@@ -58,8 +59,7 @@ def test_a_first_evaluation_that_is_not_a_number_does_not_hide_later_ones(study,
     # a loss that is no number compares as not better: kept as the best it would win for good
     out = study({"pretrain": {"eval_interval": 1, "patience": 3}})
     found = iter([math.nan, 6.0, 5.0, 7.0, 7.0, 7.0, 5.0])
-    monkeypatch.setattr("indelible.train.loop.mean_loss", lambda *args: next(found))
-    monkeypatch.setattr("indelible.train.stage.mean_loss", lambda *args: next(found))
+    monkeypatch.setattr("indelible.train.stopping.mean_loss", lambda *args: next(found))
     result = run_all(out, until="pretrain")["pretrain"]
     assert (result.status, result.stop_reason, result.steps) == ("done", "patience", 5)
     assert (result.best_step, result.best_stop_loss) == (2, 5.0)
@@ -70,6 +70,29 @@ def test_a_last_update_that_ruins_the_weights(study):
     result = assert_diverged(out, "pretrain")
     assert (result.steps, result.total_steps) == (1, 1), "the update before was sound, its loss too"
     assert math.isfinite(losses_of(out / "runs" / result.id)[1])
+
+
+def test_a_last_update_whose_ruin_the_loss_does_not_show(study):
+    # weights of 1e30: their mean square overflows, every hidden state is zero, and the loss is that of a guess
+    result = assert_diverged(study({"pretrain": {**ONE_STEP, "lr": 1e30}}), "pretrain")
+    assert (result.steps, result.total_steps) == (1, 1)
+    kept = {"posttrain": {**ONE_STEP, "max_tokens": 128, "lr": 1e30, "patience": 3, "eval_interval": 1}}
+    result = run_all(study(kept, "kept"), until="posttrain")["posttrain"]
+    assert (result.status, result.best_step) == ("done", 0), "the weights before it were kept and are sound"
+
+
+def test_a_weight_that_no_held_out_window_shows(study, monkeypatch):
+    update = Loop._update
+
+    def ruin_one_row(self: Loop) -> bool:
+        is_finite = update(self)
+        if self.state.step == self.total_steps:
+            with torch.no_grad():
+                self.program.model.get_input_embeddings().weight[511] = math.nan  # the arrays hold no such token
+        return is_finite
+
+    monkeypatch.setattr(Loop, "_update", ruin_one_row)
+    assert_diverged(study({"model": {"tie_embeddings": False}}), "pretrain")
 
 
 def test_a_final_loss_that_is_infinite(study, monkeypatch):

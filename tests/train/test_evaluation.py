@@ -1,6 +1,7 @@
 """Evaluations of a checkpoint that exists: the numbers of the training worker, for runs and for given checkpoints."""
 
 import json
+import math
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -170,3 +171,12 @@ def test_progress_may_stop_an_evaluation(tmp_path):
         run_evaluations(evaluation_job_of(out, run_id, tmp_path / "made"), progress=stop, guard=lambda: None)
     assert phases == ["loading", "evaluating", "evaluating"]
     assert not (tmp_path / "made").exists()
+
+
+def test_bits_per_byte_and_the_time_it_took(tmp_path):
+    out = plan_on_arrays(tmp_path, layered(TINY, {"precision": "fp32"}), 512)  # four bytes a token
+    found = evaluated(out, run_all(out, until="pretrain")["pretrain"].id)
+    assert len(found) == 3
+    for one in found.values():
+        assert one.bits_per_byte == pytest.approx(one.nats_per_token / math.log(2) / 4, rel=1e-12)
+        assert 0 <= one.seconds < 60

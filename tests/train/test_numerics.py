@@ -77,6 +77,7 @@ def test_the_schedule_by_hand():
     assert learning_rate(4, 20, training) == 1.0
     assert learning_rate(12, 20, training) == pytest.approx(0.6)
     assert learning_rate(20, 20, training) == pytest.approx(0.2)
+    assert learning_rate(20, 20, training.model_copy(update={"min_lr": None})) == pytest.approx(0.1)
     rising = training.model_copy(update={"min_lr": 5.0})  # the paper's 1B table: minimum above the peak
     assert learning_rate(12, 20, rising) == pytest.approx(3.0)
     assert warmup_of(training.model_copy(update={"warmup_steps": 500}), 40) == 10, "at most a quarter of the stage"

@@ -86,7 +86,9 @@ def test_a_given_checkpoint_can_be_one_of_the_two(study):
         plan["evaluations"]["given-0123456789ab"] = kinds
 
     edit_json(root / "plan.json", add)
-    (root / "evaluations" / first).rename(root / "evaluations" / "given-0123456789ab")
+    folder = (root / "evaluations" / first).rename(root / "evaluations" / "given-0123456789ab")
+    for path in folder.glob("*.json"):
+        edit_json(path, lambda record: record.update(checkpoint=folder.name))
     (found,) = indelible.open(root).compare_documents("given-0123", second, "music")
     assert found.run_a == "given-0123456789ab"
     assert found.found.effect == pytest.approx(0.12)

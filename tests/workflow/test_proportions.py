@@ -35,3 +35,9 @@ def test_the_advice_is_followed_into_silence() -> None:
     over: list[Any] = ["finetune.tokens=6144"]
     assert "at most 4" in notes(*over)[0]
     assert notes(*over, "finetune.global_batch_size=4") == []
+
+
+def test_a_pair_counts_as_two_rows() -> None:
+    study = load_study("preferences", ["arms.preference.stages.between.tokens=1024"])  # 4 pairs, of 16 a step
+    assert any("between: one step of 16 pairs (4,096 tokens) is 4.0 passes" in line for line in proportions(study))
+    assert proportions(load_study("preferences")) == []

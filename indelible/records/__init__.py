@@ -1,0 +1,16 @@
+"""The records of a study folder: plan.json, result.json, failure.json and evaluations. One format, one reader each.
+
+The files are the database, and this is its schema. Keys that a later version adds are passed over; a record of another
+format is refused.
+"""
+
+from indelible.records.base import RUN_ID, Amount, Record, Tally
+from indelible.records.made import Evaluation, Failure, PackedRows, PackedSide, StageResult, UseCounts
+from indelible.records.places import documents_path, evaluation_name, evaluation_path, run_dir, run_name
+from indelible.records.plan import Plan, PlannedChain, PlannedRun, RunCost
+
+__all__ = [
+    "RUN_ID", "Amount", "Evaluation", "Failure", "PackedRows", "PackedSide", "Plan", "PlannedChain", "PlannedRun",
+    "Record", "RunCost", "StageResult", "Tally", "UseCounts", "documents_path", "evaluation_name", "evaluation_path",
+    "run_dir", "run_name",
+]  # fmt: skip
