@@ -45,7 +45,6 @@ RIVALS = {
 }
 TOGETHER_BYTES = 60 * 2**30  # of GPU memory, from which the loops of a 135M stage take turns
 LEAST_SECONDS = {"checks": 30, "speed": 90, "workers": 45, "ranks": 60}  # left, for a section to be begun
-START_SECONDS = 240  # for a loop to start and compile
 Row = dict[str, Any]
 
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from indelible.data.batch import Batch, BoolArray, IntArray
 from indelible.data.chat import ASSISTANT, COMPLETION
+from indelible.data.pairs import ROWS
 from indelible.data.row_plan import RowPlan
 from indelible.data.store import TokenStore
 from indelible.study.corpus_spec import LossOn
@@ -101,7 +102,7 @@ def row_counts(store: TokenStore, split: str, seq_len: int, rules: RowRules) -> 
     if store.has_pairs:
         answers = store.pairs(split).answer_tokens(np.arange(store.num_windows(split, seq_len)), seq_len)
         rows = len(answers)
-        return RowCounts(np.ones(rows, np.int64), np.full(rows, 2 * seq_len, np.int64), answers.sum(1))
+        return RowCounts(np.ones(rows, np.int64), np.full(rows, ROWS * seq_len, np.int64), answers.sum(1))
     if rules.packing == "stream":
         rows = store.num_windows(split, seq_len)
         full = np.full(rows, seq_len, np.int64)

@@ -72,7 +72,8 @@ class _Columns(_Rows):
     text_column: str | None = None  # default `text`, unless other columns are named
     prompt_column: str | None = None
     completion_column: str | None = None
-    messages_column: str | None = None  # lists of {role, content} or {from, value}, in the tokenizer's chat template
+    # Lists of {role, content} or {from, value}, in the tokenizer's chat template
+    messages_column: str | None = added_later(None)
     template: str = "{prompt}\n{completion}"  # everything before {completion} is prompt; {completion} stands last;
     # `chat` = a user's and an assistant's message in the tokenizer's chat template
     source_column: str | None = None  # its value is recorded as the document's source; null = file or data set name
@@ -194,10 +195,7 @@ def text_recipe(spec: CorpusSpec, *more: str) -> dict[str, Any]:
         spec: of the corpus.
         more: further settings that do not.
     """
-    left_out = {*_Rows.model_fields, *more, *unset_later(spec)}
-    if isinstance(spec, _Columns) and spec.messages_column is None:  # came when fingerprints were in use
-        left_out.add("messages_column")
-    return spec.model_dump(mode="json", exclude=left_out)
+    return spec.model_dump(mode="json", exclude={*_Rows.model_fields, *more, *unset_later(spec)})
 
 
 def has_pairs(spec: CorpusSpec) -> bool:
