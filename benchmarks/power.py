@@ -1,10 +1,10 @@
 """Simulates the rules that decide: how often they err, how often they find an effect of the printed size.
 
 `python benchmarks/power.py` prints the tables of docs/analysis.md (three minutes on one core): size and power of
-every kind of claim with a fixed number of seeds and with seeds bought in blocks, arms of the reference tables judged
-against themselves, and the seeds that a sequential design would have bought of them. 10,000 studies a cell, so that a
-risk of 5 % is known to 0.4 points and a power of 80 % to 0.8. Every cell judges its first studies with the rules
-themselves, too, and stops where they and the fast copies here differ.
+every kind of claim with a fixed number of seeds, and arms of the reference tables judged against themselves. 10,000
+studies a cell, so that a risk of 5 % is known to 0.4 points and a power of 80 % to 0.8. Every cell judges its first
+studies with the rules themselves, too, and stops where they and the fast copies here differ. Seeds bought in blocks:
+`power_sequential.py`.
 """
 
 import sys
@@ -15,15 +15,12 @@ import numpy as np
 import polars as pl
 from scipy import special
 
-from indelible.claims.looks import replay
-from indelible.claims.paper_claims import claim_named
 from indelible.claims.rules import ends, flat, interior, monotone
 from indelible.results.columns import SCHEMA
 from indelible.statistics.compare import compare_at_equal_settings
 from indelible.statistics.frontier_score import score
 from indelible.statistics.inference import FLAT_MARGIN, WORST_LOSS, Inference, holm_levels
 from indelible.statistics.planning import detectable_effect, detectable_margin, part_power
-from indelible.statistics.sequential import Design, decide, detectable_shift, sequential_design
 
 STUDIES, LEVEL, POWER = 10_000, 0.05, 0.8
 COUNTS = (2, 3, 5, 8, 16)
@@ -45,7 +42,8 @@ SKEWED: dict[str, Noise] = {  # of the differences themselves: an arm that chang
 }
 
 
-# ---- the rules on arrays of losses (studies, seeds, lambdas): p of support and p against
+# ---- the rules on arrays of losses (studies, seeds, lambdas): p of support and p against, each of the comparison
+# that decides by itself; NUM_LOOKS: of how many, one of which is enough
 
 
 def t_p(differences: Array) -> tuple[Array, Array]:
@@ -69,26 +67,33 @@ def judge_flat(losses: Array) -> tuple[Array, Array]:
     n = differences.shape[1]
     room = FLAT_MARGIN - np.abs(differences.mean(axis=1))
     inside = 2 * special.stdtr(n - 1, -room * np.sqrt(n) / differences.std(axis=1, ddof=1))
-    outside = np.minimum(1.0, 2 - inside)
-    return np.minimum(1.0, inside).max(axis=1), np.minimum(1.0, outside.min(axis=1) * differences.shape[2])
+    return np.minimum(1.0, inside).max(axis=1), np.minimum(1.0, 2 - inside).min(axis=1)
 
 
 def judge_monotone(losses: Array) -> tuple[Array, Array]:
     mean, p = t_p(np.diff(losses, axis=2))
-    return one_way(mean, p, -1).max(axis=1), np.minimum(1.0, one_way(mean, p, 1).min(axis=1) * mean.shape[1])
+    return one_way(mean, p, -1).max(axis=1), one_way(mean, p, 1).min(axis=1)
 
 
 def judge_interior(losses: Array) -> tuple[Array, Array]:
     inner = losses[:, :, 1:-1]
     pairs = [t_p(inner - losses[:, :, [end]]) for end in (0, -1)]
     below = np.stack([one_way(*pair, -1) for pair in pairs]).max(axis=0)
-    above = np.minimum(1.0, 2 * np.stack([one_way(*pair, 1) for pair in pairs]).min(axis=0))
-    return np.minimum(1.0, below.min(axis=1) * inner.shape[2]), above.max(axis=1)
+    above = np.stack([one_way(*pair, 1) for pair in pairs]).min(axis=0)
+    return below.min(axis=1), above.max(axis=1)
 
 
 JUDGES = {"ends": judge_ends, "flat": judge_flat, "monotone": judge_monotone, "interior": judge_interior}
+NUM_LOOKS = {"ends": (1, 1), "flat": (1, STEPS), "monotone": (1, STEPS), "interior": (INNER, 2)}
 RULES = {"ends": ends("L_ret", "full", "lower"), "flat": flat("L_ret", "full"),
          "monotone": monotone("L_ret", "full"), "interior": interior("L_ret", "full")}  # fmt: skip
+
+
+def judged(kind: str, losses: Array) -> tuple[Array, Array]:
+    """p of support and p against, corrected within the finding."""
+    sides = zip(JUDGES[kind](losses), NUM_LOOKS[kind], strict=True)
+    support, against = (np.minimum(1.0, p * num_looks) for p, num_looks in sides)
+    return support, against
 
 
 def as_table(losses: Array) -> pl.DataFrame:
@@ -103,7 +108,7 @@ def as_table(losses: Array) -> pl.DataFrame:
 
 def check(kind: str, losses: Array) -> None:
     """The rules themselves say the same of the first studies."""
-    support, against = JUDGES[kind](losses[:CHECKED])
+    support, against = judged(kind, losses[:CHECKED])
     for study in range(CHECKED):
         (evidence,) = RULES[kind](as_table(losses[study]), Inference(worst_loss=1e9))  # losses here are in sd
         found = (evidence.support.p, evidence.against.p)
@@ -154,8 +159,8 @@ def fixed_table(generator: np.random.Generator) -> None:
                 true = studies(kind, "effect", n, noise, printed_effect(kind, n), generator)
                 check(kind, none)
                 check(kind, true)
-                support, against = JUDGES[kind](none)
-                cells.append(f"{percent(wrong(kind, support, against))} / {percent(JUDGES[kind](true)[0] <= LEVEL)}")
+                support, against = judged(kind, none)
+                cells.append(f"{percent(wrong(kind, support, against))} / {percent(judged(kind, true)[0] <= LEVEL)}")
             row(kind, name, *cells)
     for name, noise in SKEWED.items():
         cells = []
@@ -174,6 +179,26 @@ def fixed_table(generator: np.random.Generator) -> None:
         cells.append(f"{percent(t_p(drawn)[1] <= LEVEL)} / {percent(one_way(*t_p(shifted), -1) <= LEVEL)}")
     row("frontier", "normal; 12 chains against 6, one of two a setting", *cells)
     family_rows(generator)
+
+
+def reserve_table() -> None:
+    """By what the printed effect (of `flat` the margin) must be multiplied to be found with the printed power."""
+    header("Times the printed effect that is found with power 0.8, by losses that are not normal")
+    row("claim", "losses", *(f"n = {n}" for n in COUNTS))
+    for kind in ("flat", "monotone"):
+        for name, noise in NOISES.items():
+            row(kind, name, *(f"{reserve(kind, n, noise):.2f}" for n in COUNTS))
+
+
+def reserve(kind: str, n: int, noise: Noise) -> float:
+    """The factor, by halving, on the same studies each time."""
+    low, high = 0.5, 2.0
+    while high - low > 0.005:
+        middle = (low + high) / 2
+        effect = middle * printed_effect(kind, n)
+        found = judged(kind, studies(kind, "effect", n, noise, effect, np.random.default_rng(5)))[0] <= LEVEL
+        low, high = (middle, high) if found.mean() < POWER else (low, middle)
+    return (low + high) / 2
 
 
 def wrong(kind: str, support: Array, against: Array) -> Array:
@@ -217,44 +242,6 @@ def holm_found(p_values: Array) -> Array:
 
 def holm_any(p_values: Array) -> Array:
     return holm_found(p_values).any(axis=1)
-
-
-# ---- seeds bought in blocks
-
-
-def sequential_table(generator: np.random.Generator) -> None:
-    design = sequential_design()
-    effect = detectable_shift(design)
-    header(f"Seeds bought in blocks, looks at {', '.join(map(str, design.looks))}; printed effect {effect:.2f} sd")
-    futile = ", ".join("never" if one is None else f"{one:.2f}" for one in design.futile)
-    print(f"nominal levels {', '.join(f'{one:.4f}' for one in design.nominal)}; futile from p {futile}\n")
-    row("claim", "losses", "named wrongly, %", "seeds bought", "supported at the effect, %", "seeds bought")
-    most = design.looks[-1]
-    for kind in JUDGES:
-        for name, noise in NOISES.items():
-            unit = printed_effect(kind, most)
-            none = run_design(design, kind, studies(kind, "none", most, noise, unit, generator))
-            size = none[0] == 1 if kind == "monotone" else none[0] != 0
-            cells = [percent(size), f"{none[1].mean():.1f}", "", ""]
-            if kind == "ends":
-                true = run_design(design, kind, studies(kind, "effect", most, noise, effect, generator))
-                cells[2:] = [percent(true[0] == 1), f"{true[1].mean():.1f}"]
-            row(kind, name, *cells)
-
-
-def run_design(design: Design, kind: str, losses: Array) -> tuple[Array, Array]:
-    """By study: 1 supported, -1 contradicted, 0 neither; and the seeds bought."""
-    said = {"supported": 1, "contradicted": -1, "futile": 0}
-    found, bought = np.zeros(len(losses)), np.full(len(losses), design.looks[-1])
-    running = np.arange(len(losses))
-    for number, count in enumerate(design.looks):
-        support, against = JUDGES[kind](losses[running, :count])
-        decisions = [decide(design, number, *pair) for pair in zip(support, against, strict=True)]
-        closed = np.array([decision != "open" for decision in decisions])
-        found[running[closed]] = [said[decision] for decision in decisions if decision != "open"]
-        bought[running[closed]] = count
-        running = running[~closed]
-    return found, bought
 
 
 # ---- the reference tables
@@ -310,29 +297,6 @@ def check_split(arm: pl.DataFrame, order: Array) -> None:
         sys.exit(f"A/A: the comparison says p {found.p}, its copy here {copy}")
 
 
-def replays(generator: np.random.Generator, num_orders: int = 200) -> None:
-    """`central` bought seed by seed in random orders, until `retained-lower` is closed."""
-    header(f"Seeds that `retained-lower` would have bought of `central`'s sixteen, mean over {num_orders} orders")
-    row("pipeline", "alone", "supported, %", "futile, %", "with the other three", "supported, %", "futile, %")
-    table, claim, design = (
-        pl.read_parquet(REFERENCE / "central.parquet"),
-        claim_named("retained-lower"),
-        sequential_design(),
-    )
-    table = table.filter(pl.col("exposure_fraction").is_in([0.0, 1.0]))
-    orders = [generator.permutation(16).tolist() for _ in range(num_orders)]
-    together = [{one.scope: one for one in replay(claim, table, design, order)} for order in orders]
-    for pipeline in sorted(table["pipeline"].unique()):
-        own = table.filter(pl.col("pipeline") == pipeline)
-        alone = [replay(claim, own, design, order)[-1] for order in orders]
-        shared = [last for scopes in together for scope, last in scopes.items() if pipeline in scope]
-        cells = []
-        for looks in (alone, shared):
-            cells.append(f"{np.mean([one.num_seeds for one in looks]):.1f}")
-            cells += [percent(np.array([one.decision == word for one in looks])) for word in ("supported", "futile")]
-        row(pipeline, *cells)
-
-
 # ---- output
 
 
@@ -352,9 +316,8 @@ def main() -> None:
     """Prints every table; the same numbers each time."""
     generator = np.random.default_rng(2026)
     fixed_table(generator)
-    sequential_table(generator)
+    reserve_table()
     same_against_same(generator)
-    replays(generator)
 
 
 if __name__ == "__main__":

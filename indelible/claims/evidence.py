@@ -14,12 +14,17 @@ class Part:
     """One comparison that can decide a claim."""
 
     result: Paired
-    p: float | None  # corrected for ``num_looks`` (Bonferroni); None with one seed
+    own_p: float | None  # of this comparison by itself; None with one seed
     detail: str  # one sentence: what was compared
     num_looks: int = 1  # of several comparisons one is enough: each is judged at a part of the level
     num_parts: int = 1  # comparisons that must all hold; no correction of the level is due, but power is shared
     correlation: float = 0.0  # between these: 0.5 where they have an arm in common
     margin: float = 0.0  # nats; above 0: the whole interval must lie within (or beyond) ± it, else beside zero
+
+    @property
+    def p(self) -> float | None:
+        """Corrected for ``num_looks`` (Bonferroni); None with one seed."""
+        return None if self.own_p is None else min(1.0, self.own_p * self.num_looks)
 
     def detectable(self, level: float, power: float) -> float | None:
         """The planning number: the true effect found with ``power``, or the margin that no effect stays in."""
@@ -113,8 +118,3 @@ def not_tested(reason: str) -> Evidence:
     """Of a rule whose arms are not in the table."""
     nothing = Part(paired({}), None, reason)
     return Evidence("", nothing, nothing, NOT_TESTED, (), is_tested=False)
-
-
-def times(p: float | None, num_looks: int) -> float | None:
-    """Bonferroni: p of the best of several looks."""
-    return None if p is None else min(1.0, p * num_looks)

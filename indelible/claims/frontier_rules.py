@@ -62,6 +62,7 @@ def frontier_below(x: str, y: str, arm: Arm, baseline: Arm) -> Rule:
 
     def judge_table(table: pl.DataFrame, inference: Inference) -> list[Evidence]:
         full = table.filter(pl.col("allocation").fill_null("full") == "full")
+        unfinished = full.filter(pl.col("status").is_in(["incomplete", "failed"]))
         found = []
         parts = scopes(full, ("scale", "pipeline", "post_tokens"), [x, y], 1, is_split=False,
                        worst_loss=inference.worst_loss)  # fmt: skip
@@ -69,9 +70,10 @@ def frontier_below(x: str, y: str, arm: Arm, baseline: Arm) -> Rule:
             largest = fractions[-1]
             if largest == 0 and (arm.is_mixed or baseline.is_mixed):
                 continue
-            missing = full.filter(pl.col("status").is_in(["incomplete", "failed"]))
-            missing = pl.concat([one.rows(missing, largest) for one in (baseline, arm)])
-            first, second = (_without(one.rows(rows, largest), missing) for one in (baseline, arm))
+            first, second = baseline.rows(rows, largest), arm.rows(rows, largest)
+            if unfinished.height:
+                missing = pl.concat([one.rows(unfinished, largest) for one in (baseline, arm)])
+                first, second = _without(first, missing), _without(second, missing)
             if _is_swept(first) and _is_swept(second):
                 compared = compare_frontiers(first, second, (x, y), inference, _differing(rows))
                 found.append(_judge_scope(scope, compared, (x, y), (baseline.name, arm.name)))

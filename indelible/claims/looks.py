@@ -13,6 +13,7 @@ The record is ``looks.json`` in the folder of the study run. A table that was lo
 it, and the page says so.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -34,10 +35,11 @@ from indelible.statistics.sequential import (
     MAX_SEEDS,
     OPEN,
     Design,
-    decide,
+    is_hopeless,
     seeds_wanted,
     sequential_design,
 )
+from indelible.statistics.sequential_power import Shape, detectable_in_looks
 
 RECORD = "looks.json"
 MAX_LOOKS, MIN_LEVEL = 100, 1e-9  # of a design that is read
@@ -60,6 +62,8 @@ class Look:
     p_support: float | None
     p_against: float | None
     decision: str  # supported, contradicted, futile or open
+    detectable: float | None = None  # nats: what all looks find at this spread
+    is_margin: bool = False  # whether that is a margin which they show rather than an effect
 
 
 _LOOKS = TypeAdapter(list[Look], config=ConfigDict(allow_inf_nan=False))
@@ -70,7 +74,9 @@ def look(
 ) -> list[Look]:
     """Judges a claim at the look that follows ``past``: one record for each scope that is not closed yet.
 
-    The scopes share the design's level (Holm at each look; a scope that was settled leaves its share to the others).
+    The scopes share the design's level (Holm at each look). A scope that was supported or contradicted leaves its share
+    to the others. One that was given up as futile keeps it: were it free, those that are left, which are those with
+    the smallest p, would be judged as if nobody had chosen them.
 
     Args:
         claim: e.g. `indelible.claims.paper_claims.claim_named`.
@@ -80,11 +86,18 @@ def look(
         inference: margin of "flat", worst loss; its level is not used, the design has its own.
     """
     number = num_looks(past)
-    closed = {one.scope for one in past if one.decision != OPEN}
-    still = [one for one in claim.rule(table, inference or Inference()) if one.is_tested and one.scope not in closed]
-    p_values = {one.key: one.p for one in still if one.p is not None}
+    inference = inference or Inference()
+    closed = {one.scope: one.decision for one in past if one.decision != OPEN}
+    found = [one for one in claim.rule(table, inference) if one.is_tested]
+    given_up = {one.key: 1.0 for one in found if closed.get(one.scope) == FUTILE}
+    still = [one for one in found if one.scope not in closed]
+    p_values = given_up | {one.key: one.p for one in still if one.p is not None}
     levels = holm_levels(p_values, level_of(design, number))
-    return [_record(claim, one, design, number, levels.get(one.key, design.nominal[number])) for one in still]
+    return [
+        _record(claim, one, design, number, levels.get(one.key, design.nominal[number]),
+                _detectable(one, design, max(1, len(p_values)), inference))
+        for one in still
+    ]  # fmt: skip
 
 
 def num_looks(past: Sequence[Look]) -> int:
@@ -164,8 +177,12 @@ def planned_levels(looks: Sequence[Look]) -> dict[str, LevelOf]:
 def look_text(one: Look) -> str:
     """One look at one scope, in one line: the effect with the interval at its nominal level, and what follows."""
     further = [count for count in one.planned if count > one.planned[one.number]]
+    what = "show a margin of" if one.is_margin else "detect"
+    found = "" if one.detectable is None else f"; all looks together {what} {one.detectable:.4f}"
     follows = {
-        OPEN: f"the next look is at {further[0]} seeds" if further else "not settled, and this was the last look",
+        OPEN: f"the next look is at {further[0]} seeds{found}"
+        if further
+        else "not settled, and this was the last look",
         FUTILE: f"up to {one.planned[-1]} seeds would settle it with a probability below {FUTILE_BELOW:g}",
     }
     effect = effect_text(one.effect, one.low, one.high, None if one.low is None else 1 - one.nominal)
@@ -198,7 +215,20 @@ def _latest(looks: Sequence[Look]) -> list[Look]:
     return list({one.scope: one for one in looks}.values())
 
 
-def _record(claim: Claim, evidence: Evidence, design: Design, number: int, nominal: float) -> Look:
+def _detectable(evidence: Evidence, design: Design, members: int, inference: Inference) -> float | None:
+    """The planning number of one of ``members`` scopes that share the level; None without a spread."""
+    part = evidence.support
+    if part.result.sd is None:
+        return None
+    # A margin's correlation is that of squared differences.
+    correlation = math.sqrt(part.correlation) if part.margin else part.correlation
+    shape = Shape(part.num_parts, part.num_looks, correlation, part.margin > 0)
+    return part.result.sd * detectable_in_looks(design, shape, inference.power, members)
+
+
+def _record(
+    claim: Claim, evidence: Evidence, design: Design, number: int, nominal: float, detectable: float | None
+) -> Look:
     support, against = evidence.support, evidence.against
     decision = _decision(design, number, nominal, evidence)
     part = evidence.shown(decision)
@@ -206,7 +236,8 @@ def _record(claim: Claim, evidence: Evidence, design: Design, number: int, nomin
     return Look(
         claim=claim.name, scope=evidence.scope, number=number, num_seeds=result.n, planned=design.looks,
         level=design.level, nominal=nominal, effect=result.effect, low=result.low, high=result.high,
-        p_support=support.p, p_against=against.p, decision=decision,
+        p_support=support.p, p_against=against.p, decision=decision, detectable=detectable,
+        is_margin=support.margin > 0,
     )  # fmt: skip
 
 
@@ -215,5 +246,6 @@ def _decision(design: Design, number: int, nominal: float, evidence: Evidence) -
     verdict = evidence.verdict(nominal)
     if verdict in ("supported", "contradicted"):
         return verdict
-    found = decide(design, number, evidence.support.p, evidence.against.p)
-    return found if found not in ("supported", "contradicted") else OPEN
+    sides = [part for part in (evidence.support, evidence.against) if part.own_p is not None]
+    are_hopeless = [is_hopeless(design, number, part.own_p or 0.0, part.num_looks) for part in sides]
+    return FUTILE if are_hopeless and all(are_hopeless) else OPEN

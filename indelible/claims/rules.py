@@ -14,7 +14,6 @@ from indelible.claims.evidence import (
     directed,
     face_value,
     not_tested,
-    times,
 )
 from indelible.claims.scopes import scopes
 from indelible.claims.verdicts import Rule
@@ -77,7 +76,7 @@ def flat(loss: str, allocation: str) -> Rule:
         is_whole = len(known) == len(found) and not any(one.num_diverged for one in known.values())
         p_inside = both[weakest][0]
         support = part(weakest, p_inside if is_whole or p_inside is None else 1.0, 1, len(known))
-        against = part(outermost, times(both[outermost][1], len(known)), len(known), 1)
+        against = part(outermost, both[outermost][1], len(known), 1)
         ids = [run_id for one in known.values() for run_id in one.finetune_ids]
         reading = CONTRADICTED if is_out else SUPPORTED
         return Evidence(scope, support, against, reading, tuple(ids), is_against=is_out)
@@ -116,7 +115,7 @@ def monotone(loss: str, allocation: str, direction: str = "lower") -> Rule:
         surest = min(steps, key=lambda step: (_or_one(p_against[step]), step != farthest))
         is_whole = len(steps) == len(asked) and None not in p_for.values()
         support = part(weakest, p_for[weakest] if is_whole or p_for[weakest] is None else 1.0, 1, len(steps))
-        against = part(surest, times(p_against[surest], len(steps)), len(steps), 1)
+        against = part(surest, p_against[surest], len(steps), 1)
         ids = [run_id for found in steps.values() for run_id in found.finetune_ids]
         return Evidence(scope, support, against, CONTRADICTED if wrong else SUPPORTED, tuple(ids),
                         is_against=bool(wrong))  # fmt: skip
@@ -151,10 +150,10 @@ def interior(loss: str, allocation: str) -> Rule:
         above = {one: [_one_way(found, 1) for found in to[one]] for one in known}
         best = min(known, key=lambda one: (max(map(_or_one, below[one])), lead(one)))
         weaker = max((0, 1), key=lambda end: (_or_one(below[best][end]), to[best][end].result.effect or 0.0))
-        support = part(best, weaker, times(below[best][weaker], len(inner)), len(inner), 2)
+        support = part(best, weaker, below[best][weaker], len(inner), 2)
         lowest = max(known, key=lambda one: (min(map(_or_one, above[one])), -lead(one)))
         nearer = min((0, 1), key=lambda end: (_or_one(above[lowest][end]), -(to[lowest][end].result.effect or 0.0)))
-        p_above = times(above[lowest][nearer], 2)
+        p_above = above[lowest][nearer]
         is_whole = len(known) == len(inner)
         against = part(lowest, nearer, p_above if is_whole or p_above is None else 1.0, 2, len(inner))
         is_as_claimed = lead(min(known, key=lead)) < 0

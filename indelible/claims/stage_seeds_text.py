@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from indelible.claims.seed_plan import MAX_LEVELS, level_name
 from indelible.errors import UserError
 from indelible.results.labels import differing_columns
 from indelible.statistics.inference import Inference
@@ -13,8 +14,6 @@ from indelible.statistics.stage_seeds import (
     seed_columns,
     seed_levels,
 )
-
-MAX_LEVELS = 3  # of nested seeds that the search can go through in a second
 
 
 def stage_seeds_text(table: pl.DataFrame, inference: Inference | None = None) -> str:
@@ -49,7 +48,7 @@ def _said(arms: pl.DataFrame, found: pl.DataFrame, inference: Inference) -> str:
     if not total:
         return "the differences do not vary between seeds."
     shares = ", ".join(
-        f"{_name(one)} {100 * one.variance / total:.0f} % (sd {one.variance**0.5:.4f})" for one in levels
+        f"{level_name(one)} {100 * one.variance / total:.0f} % (sd {one.variance**0.5:.4f})" for one in levels
     )
     return f"the spread of the difference is {shares}. {_advice(levels, inference)}".strip()
 
@@ -59,14 +58,9 @@ def _advice(levels: list[SeedLevel], inference: Inference) -> str:
         return ""
     now = half_width(levels, [one.count for one in levels], inference.level)
     best = cheapest_seeds(levels, now / 2, level=inference.level)
-    counts = " x ".join(f"{count} {_name(one)}" for count, one in zip(best.counts, levels, strict=True))
+    counts = " x ".join(f"{count} {level_name(one)}" for count, one in zip(best.counts, levels, strict=True))
     reached = "the cheapest way to halve the interval" if best.is_reached else "the narrowest interval within reach"
     return (
         f"{reached[0].upper()}{reached[1:]} (±{now:.4f} now, ±{best.half_width:.4f} then) is {counts} seeds in all, "
         f"{best.hours:.2g} more hours of training."
     )
-
-
-def _name(level: SeedLevel) -> str:
-    """The first level is that of the first stage and of all that have no seeds of their own."""
-    return level.name.removesuffix("_seed") if level.name != "seed" else "first-stage"

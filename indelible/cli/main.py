@@ -18,6 +18,7 @@ COMMANDS = {  # which module registers which commands; these modules import noth
     "run_commands": ("run", "reproduce", "status", "gc"),
     "lineage_commands": ("show", "diff"),
     "results_commands": ("results", "report", "verdicts", "compare"),
+    "seeds_commands": ("seeds",),
     "corpora_commands": ("corpora",),
     "models_commands": ("models",),
     "export_commands": ("export",),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from indelible.claims.verdicts import Verdict
     from indelible.statistics.inference import Inference
-    from indelible.workflow.reading import WrittenReport
+    from indelible.workflow.reporting import WrittenReport
 
 _TABLE = (
     "The folder that `indelible run --out` wrote, or a results table as `indelible results` writes it. "
@@ -101,7 +101,8 @@ def report(
 
     Of a run folder it has everything; tables, and several places joined, have no curves, ledgers and specifications.
     """
-    from indelible.workflow.reading import open_runs, write_report
+    from indelible.workflow.reading import open_runs
+    from indelible.workflow.reporting import write_report
 
     print_report(write_report(open_runs(*places), output, figures), figures)
 

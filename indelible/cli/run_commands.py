@@ -134,7 +134,8 @@ def reproduce(
     """Run a figure of the paper at a scale, write its report and print its verdicts."""
     from indelible.cli.results_commands import print_report, print_verdicts
     from indelible.workflow.loading import load_figure
-    from indelible.workflow.reading import open_runs, write_report
+    from indelible.workflow.reading import open_runs
+    from indelible.workflow.reporting import write_report
 
     study = load_figure(figure, scale, seeds, overrides or [])
     folder = out or Path("runs") / f"{figure}-{scale}"

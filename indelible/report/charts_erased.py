@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from indelible.report.figure import MIN_SEEDS_FOR_BARS, Chart, Figure
+from indelible.report.figure import MIN_SEEDS_FOR_BARS, Chart, Figure, independent
 from indelible.results.columns import FORGOTTEN, setting_columns, stages_of, varying
 from indelible.results.labels import label_order, plural, settings_text, treatments, value_text, word
 from indelible.results.run_folder import StudyRun
@@ -160,8 +160,8 @@ def _chart(
         bar = base.transform_filter(f"datum.n >= {MIN_SEEDS_FOR_BARS}").mark_rule(strokeWidth=1.5)
         bar = bar.encode(x=x, y=alt.Y("low:Q", title=titles[loss]), y2="high:Q", color=color)
         layers = [bar, line, dot] if bool((frame["n"] >= MIN_SEEDS_FOR_BARS).any()) else [line, dot]
-        views.append(alt.layer(*layers).properties(width=400, height=240))
-    return alt.concat(*views, columns=2).resolve_scale(y="independent")
+        views.append(alt.layer(*layers, width=400, height=240))
+    return alt.concat(*views, columns=2, resolve=independent("y"))
 
 
 def _table_rows(frame: pl.DataFrame, axis: str | None, losses: Sequence[str]) -> tuple[dict[str, str], ...]:

@@ -7,7 +7,7 @@ import altair as alt
 import polars as pl
 
 from indelible.claims import paper_figures as paper
-from indelible.report.figure import MIN_SEEDS_FOR_BARS, Chart, Figure
+from indelible.report.figure import MIN_SEEDS_FOR_BARS, Chart, Figure, independent
 from indelible.results.columns import setting_columns, varying
 from indelible.results.labels import (
     count_text,
@@ -56,7 +56,7 @@ def lambda_figure(table: pl.DataFrame) -> Figure | None:
     for loss in ("L_im", "L_ret"):
         views.append(_own_view(loss, summary, is_sliced=select is not None, has_bars=has_bars))
         views.append(_paper_view(loss, panel, paper_rows))
-    chart = alt.concat(*views, columns=2).resolve_scale(color="independent", shape="independent", y="independent")
+    chart = alt.concat(*views, columns=2, resolve=independent("color", "shape", "y"))
     if select is not None:
         chart = chart.add_params(select)
     bars = "Ticks: single seeds." + (" Bars: 95 % Student t interval of the mean over seeds." if has_bars else "")
@@ -166,7 +166,7 @@ def _own_view(loss: str, rows: pl.DataFrame, *, is_sliced: bool, has_bars: bool)
         .encode(x=x, y=alt.Y("value:Q", scale=scale), color=color)
     )
     layers = [bar, line, single, dot] if has_bars else [line, single, dot]
-    return alt.layer(*layers).properties(title=f"This study: {_TITLES[loss]}", width=400, height=240)
+    return alt.layer(*layers, title=f"This study: {_TITLES[loss]}", width=400, height=240)
 
 
 def _paper_view(loss: str, panel: str, rows: pl.DataFrame) -> Chart:
@@ -184,7 +184,7 @@ def _paper_view(loss: str, panel: str, rows: pl.DataFrame) -> Chart:
     line = data.mark_line(strokeWidth=2, strokeDash=[5, 3]).encode(x=x, y=y, color=color)
     dot = data.mark_point(filled=True, size=55, opacity=1).encode(x=x, y=y, color=color, shape=shape, tooltip=tooltip)
     title = {"expr": f"'The paper, Figure 3' + {panel} + ': {loss}'"}
-    return (line + dot).properties(title=alt.Title(text=title), width=400, height=240)
+    return alt.layer(line, dot, title=alt.Title(text=title), width=400, height=240)
 
 
 def with_sizes(rows: pl.DataFrame) -> pl.DataFrame:

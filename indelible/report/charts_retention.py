@@ -9,7 +9,7 @@ import polars as pl
 from indelible.claims import paper_figures as paper
 from indelible.claims.scopes import scopes
 from indelible.report.charts_lambda import lambda_axis, size_channels, with_sizes
-from indelible.report.figure import MIN_SEEDS_FOR_BARS, Chart, Figure
+from indelible.report.figure import MIN_SEEDS_FOR_BARS, Chart, Figure, independent
 from indelible.results.columns import setting_columns, varying
 from indelible.results.labels import differing_columns, ids_text, plural, settings_text, treatment_columns, word
 from indelible.statistics.compare import compare_at_equal_settings
@@ -48,7 +48,8 @@ def retention_figure(table: pl.DataFrame) -> Figure | None:
         _view("retention", "datum.slice == slice", own, frame, has_bars=has_bars),
         _view("retention_paper", f"datum.panel == {panel}", f"'The paper: Figure 3' + {panel}", papers, has_bars=False),
         columns=2,
-    ).resolve_scale(color="independent", shape="independent", y="shared")
+        resolve=independent("color", "shape", shared=("y",)),
+    )
     menu: dict[str, Any] = {"bind": alt.binding_select(options=names, name="settings ")} if len(names) > 1 else {}
     select = alt.param(name="slice", value=names[0], **menu)
     return Figure(
@@ -169,4 +170,4 @@ def _view(data: str, keep: str, title: str, rows: pl.DataFrame, *, has_bars: boo
             layers.append(bar.encode(x=x, y=alt.Y("low:Q", title=""), y2="high:Q", color=color))
         dots = part.mark_point(filled=is_main, size=70 if is_main else 40, opacity=1, strokeWidth=1.5)
         layers.append(dots.encode(x=x, y=y, color=color, shape=shape, tooltip=tooltip))
-    return alt.layer(*layers).properties(title=alt.Title(text={"expr": title}), width=430, height=270)
+    return alt.layer(*layers, title=alt.Title(text={"expr": title}), width=430, height=270)

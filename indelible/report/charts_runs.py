@@ -143,4 +143,4 @@ def _curve_chart(*, has_training: bool) -> Chart:
         x="start:Q", y=alt.value(0), text="stage:N"
     )
     layers = [rules, names, thin, line, dot] if has_training else [rules, names, line, dot]
-    return alt.layer(*layers).properties(width=860, height=320)
+    return alt.layer(*layers, width=860, height=320)

@@ -213,4 +213,4 @@ def _view(
                 opacity=alt.when(shown).then(alt.value(0.9)).otherwise(alt.value(0.07)))
     )  # fmt: skip
     layers = [dots, line] if is_dense else [line, dots]  # in a crowd the lines would vanish below the dots
-    return alt.layer(*layers).properties(width=430, height=380)
+    return alt.layer(*layers, width=430, height=380)

@@ -53,6 +53,15 @@ class Figure:
         return specification
 
 
+def independent(*channels: str, shared: tuple[str, ...] = ()) -> alt.Resolve:
+    """Channels whose scales each view has for itself, and channels whose scale all views share.
+
+    To be given when the views are put together: each later change of a chart of charts copies all of its parts again.
+    """
+    modes: dict[str, Any] = {**dict.fromkeys(channels, "independent"), **dict.fromkeys(shared, "shared")}
+    return alt.Resolve(scale=alt.ScaleResolveMap(**modes))
+
+
 def theme(mode: str) -> dict[str, Any]:
     """The Vega-Lite config of ``light`` or ``dark``."""
     ink, muted, grid = INK[mode], MUTED[mode], GRID[mode]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from indelible.claims.verdicts import Finding
-from indelible.statistics.stage_seeds import timed_stages
+from indelible.results.columns import timed_stages
 
 
 def hours_per_seed(table: pl.DataFrame, run_ids: Iterable[str]) -> float | None:

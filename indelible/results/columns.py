@@ -149,6 +149,12 @@ def stages_of(table: pl.DataFrame) -> list[str]:
     return [name.removesuffix("_id") for name in names or table.columns if name.endswith("_id")]
 
 
+def timed_stages(table: pl.DataFrame) -> list[str]:
+    """The stages whose runs and training times the table has, in its order."""
+    found = [name.removesuffix("_seconds") for name in table.columns if name.endswith("_seconds")]
+    return [stage for stage in found if f"{stage}_id" in table.columns]
+
+
 def id_columns(table: pl.DataFrame) -> list[str]:
     """The columns that say which runs made a chain, the given checkpoint that it starts from included."""
     ids = [f"{stage}_id" for stage in stages_of(table)]

@@ -7,7 +7,7 @@ import polars as pl
 from indelible.objectives.preference import MEASURES
 from indelible.records import Evaluation, PlannedChain
 from indelible.results.chain_settings import settings_frame
-from indelible.results.preference import REFERENCE, PairMeasures, references
+from indelible.results.preference import REFERENCE, PairMeasures, Reference, references
 from indelible.results.run_folder import StudyRun
 
 _NUMBERS: dict[str, type[pl.DataType]] = {
@@ -51,25 +51,59 @@ def losses(run: StudyRun) -> pl.DataFrame:
 
 
 def evaluation_rows(run: StudyRun) -> pl.DataFrame:
-    """The losses without settings: chain, stage, checkpoint, corpus, evaluation, status, and the numbers."""
-    numbers, measures = numbers_of(run), PairMeasures(run)
-    columns: dict[str, list[Any]] = {name: [] for name in (*_KEYS, *numbers)}
+    """The losses without settings: chain, stage, checkpoint, corpus, evaluation, status, and the numbers.
+
+    Chains share checkpoints, so the rows of each checkpoint are made once and then repeated for every chain of it.
+    """
+    made = _Rows(run)
+    chains: list[int] = []
+    picked: list[int] = []
     for number, chain in enumerate(run.plan.chains):
-        for stage, checkpoint, reference in references(run, chain):
-            at_start = run.planned_evaluations(chain, reference.checkpoint) if reference is not None else {}
-            for corpus, name in run.planned_evaluations(chain, checkpoint).items():
-                made = run.evaluations.get(name)
-                values = number, stage, checkpoint, corpus, name, evaluation_status(run, chain, checkpoint, made)
-                for key, value in zip(_KEYS, values, strict=True):
-                    columns[key].append(value)
-                found: dict[str, Any] = {}
-                if corpus in run.pair_corpora:
-                    found |= measures.against(checkpoint, name, reference, at_start.get(corpus))
-                    found[REFERENCE] = reference and reference.checkpoint
-                for key in numbers:
-                    columns[key].append(found[key] if key in found else getattr(made, key, None))
-    types: dict[str, type[pl.DataType]] = {**dict.fromkeys(_KEYS, pl.String), "chain": pl.Int64, **numbers}
-    return pl.DataFrame({name: pl.Series(name, columns[name], dtype) for name, dtype in types.items()})
+        for places in made.of_chain(chain):
+            chains.extend([number] * len(places))
+            picked.extend(places)
+    return made.frame()[picked].with_columns(chain=pl.Series(chains, dtype=pl.Int64)).select(*_KEYS, *made.numbers)
+
+
+class _Rows:
+    """The distinct rows of losses: one for each checkpoint, by the way to it, and each corpus."""
+
+    def __init__(self, run: StudyRun) -> None:
+        self.run, self.numbers, self._measures = run, numbers_of(run), PairMeasures(run)
+        self._columns: dict[str, list[Any]] = {name: [] for name in (*_KEYS[1:], *self.numbers)}
+        self._places: dict[tuple[object, ...], range] = {}
+
+    def of_chain(self, chain: PlannedChain) -> list[range]:
+        """For each checkpoint of a chain the places of its rows."""
+        steps, seq_len = tuple(self.run.checkpoints(chain).items()), self.run.seq_len(chain)
+        keys = [(seq_len, steps[: end + 1]) for end in range(len(steps))]
+        if keys[-1] not in self._places:  # the way to the last checkpoint is that to all
+            for key, step in zip(keys, references(self.run, chain), strict=True):
+                if key not in self._places:
+                    self._places[key] = self._added(chain, *step)
+        return [self._places[key] for key in keys]
+
+    def frame(self) -> pl.DataFrame:
+        """All rows so far; without ``chain``."""
+        types: dict[str, type[pl.DataType]] = {**dict.fromkeys(_KEYS[1:], pl.String), **self.numbers}
+        return pl.DataFrame({name: pl.Series(name, self._columns[name], dtype) for name, dtype in types.items()})
+
+    def _added(self, chain: PlannedChain, stage: str, checkpoint: str, reference: Reference | None) -> range:
+        run, first = self.run, len(self._columns["stage"])
+        at_start = run.planned_evaluations(chain, reference.checkpoint) if reference is not None else {}
+        planned = run.planned_evaluations(chain, checkpoint)
+        for corpus, name in planned.items():
+            made = run.evaluations.get(name)
+            values = stage, checkpoint, corpus, name, evaluation_status(run, chain, checkpoint, made)
+            for key, value in zip(_KEYS[1:], values, strict=True):
+                self._columns[key].append(value)
+            found: dict[str, Any] = {}
+            if corpus in run.pair_corpora:
+                found |= self._measures.against(checkpoint, name, reference, at_start.get(corpus))
+                found[REFERENCE] = reference and reference.checkpoint
+            for key in self.numbers:
+                self._columns[key].append(found[key] if key in found else getattr(made, key, None))
+        return range(first, first + len(planned))
 
 
 def numbers_of(run: StudyRun) -> dict[str, type[pl.DataType]]:

@@ -58,7 +58,7 @@ class StudyRun:
 
         A given checkpoint may be evaluated on windows of several lengths; a chain has those of its own length.
         """
-        return self._evaluations_by_length.get((checkpoint, self._seq_len(chain)), {})
+        return self._evaluations_by_length.get((checkpoint, self.seq_len(chain)), {})
 
     def checkpoints(self, chain: PlannedChain) -> dict[str, str]:
         """The checkpoints of a chain in order, by stage; ``start`` is the given checkpoint that it starts from."""
@@ -79,8 +79,15 @@ class StudyRun:
         """The corpora that are made of pairs of answers."""
         return frozenset(self._corpora.get(kind.store, kind.store) for kind in self.plan.heldout if kind.pairs)
 
-    def _seq_len(self, chain: PlannedChain) -> int:
-        return self._part(next(iter(chain.stages.values())), "seq_len", of=int)
+    def seq_len(self, chain: PlannedChain) -> int:
+        """Tokens in a window of a chain, which all of its stages have in common."""
+        return self._seq_lens[next(iter(chain.stages.values()))]
+
+    @cached_property
+    def _seq_lens(self) -> dict[str, int]:
+        """By the run id of a chain's first stage: it is looked up for every chain, checkpoint and corpus."""
+        first = dict.fromkeys(next(iter(chain.stages.values())) for chain in self.plan.chains)
+        return {name: self._part(name, "seq_len", of=int) for name in first}
 
 
 def read_study_run(root: Path) -> StudyRun:

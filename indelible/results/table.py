@@ -163,13 +163,15 @@ def _check_names(run: StudyRun, names: list[str]) -> None:
 def _views(run: StudyRun, names: list[str]) -> pl.DataFrame:
     """The losses of each chain by name: nats per token, bits per byte, standard error; and ``forgotten``."""
     wanted = [
-        {"chain": number, "view": view, "checkpoint": checkpoint, "corpus": corpus}
+        (number, view, checkpoint, corpus)
         for number, chain in enumerate(run.plan.chains)
         for view, (checkpoint, corpus) in chain.views.items()
     ]
     schema = {"chain": pl.Int64, "view": pl.String, "checkpoint": pl.String, "corpus": pl.String}
     keys = ["chain", "checkpoint", "corpus"]
-    found = pl.DataFrame(wanted, schema).join(evaluation_rows(run), on=keys, how="left")
+    columns = zip(schema.items(), zip(*wanted, strict=True) if wanted else ((),) * len(schema), strict=True)
+    asked = pl.DataFrame({name: pl.Series(name, values, dtype) for (name, dtype), values in columns})
+    found = asked.join(evaluation_rows(run), on=keys, how="left")
     table, of_pairs = pl.DataFrame({"chain": pl.Series(range(len(run.plan.chains)), dtype=pl.Int64)}), _pair_views(run)
     for view in (*LOSSES, *names):
         own = found.filter(pl.col("view") == view)

@@ -61,14 +61,13 @@ def compare_at_equal_settings(
     block = [name for name in setting_columns(table) if name not in treatment and not name.endswith("_seed")]
     block = varying(table, block)
     run = run_column(table, loss)
-    needed = list(dict.fromkeys([*block, "seed", loss, "finetune_id", run, "_worst"]))
-    done = with_worst(
-        table.with_columns(_worst=is_worst(loss, inference.worst_loss)), [loss], inference.worst_loss
-    ).drop_nulls(loss)
+    needed = list(dict.fromkeys([*block, "seed", loss, "finetune_id", run, "status"]))
     keys = [*block, "seed"]
     sides = []
     for side, arm in (("first", first), ("second", second)):
-        sides.append(done.filter(arm).select(needed).group_by(keys, maintain_order=True).agg(
+        own = table.filter(arm).select(needed).with_columns(_worst=is_worst(loss, inference.worst_loss))
+        done = with_worst(own, [loss], inference.worst_loss).drop_nulls(loss)
+        sides.append(done.group_by(keys, maintain_order=True).agg(
             pl.col(loss).mean().alias(side), pl.col("finetune_id").alias(f"{side}_ids"),
             pl.col(run).unique().sort().alias(f"{side}_runs"),
             pl.col("_worst").sum().alias(f"{side}_diverged")))  # fmt: skip

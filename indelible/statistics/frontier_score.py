@@ -145,9 +145,9 @@ def _clouds(
     """The chains of an arm by seed."""
     keys = [name for name in setting_columns(rows) if not name.endswith("_seed")]
     shared = [place for place, name in enumerate(keys) if name not in differing]
-    done = with_worst(rows, plane, worst_loss).drop_nulls(plane)
+    own = rows.select(*keys, *plane, "status", "finetune_id", "seed")
     clouds: dict[int, list[_Chain]] = {}
-    for *key, x, y, status, run_id, seed in done.select(*keys, *plane, "status", "finetune_id", "seed").rows():
+    for *key, x, y, status, run_id, seed in with_worst(own, plane, worst_loss).drop_nulls(plane).rows():
         block = tuple(key[place] for place in shared)
         clouds.setdefault(seed, []).append(_Chain(tuple(key), block, (x, y), status == "diverged", run_id))
     return clouds

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from indelible.errors import UserError
-from indelible.results.columns import setting_columns
+from indelible.results.columns import setting_columns, timed_stages
 from indelible.statistics.divergence import with_worst
 from indelible.statistics.inference import Inference, t_quantile
 
@@ -50,12 +50,6 @@ def seed_columns(table: pl.DataFrame) -> list[str]:
         if name.endswith("_seed") and table.select(*columns, name).n_unique() > table.select(columns).n_unique():
             columns.append(name)
     return columns
-
-
-def timed_stages(table: pl.DataFrame) -> list[str]:
-    """The stages whose runs and training times the table has, in its order."""
-    found = [name.removesuffix("_seconds") for name in table.columns if name.endswith("_seconds")]
-    return [stage for stage in found if f"{stage}_id" in table.columns]
 
 
 def nested_differences(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from indelible.claims.looks import Look
+    from indelible.claims.seed_plan import SeedPlan
     from indelible.claims.verdicts import Verdict
     from indelible.results.run_folder import StudyRun
     from indelible.scheduling.snapshot import Snapshot
@@ -170,6 +171,44 @@ class StudyRuns:
 
         return compare_checkpoints(self.folder, self.plan, run_a, run_b, corpus, self.inference.level)
 
+    def next_seeds(
+        self, *, half_width: float | None = None, core_hours: float | None = None, loss: str = "L_ret"
+    ) -> "list[SeedPlan]":
+        """The cheapest new seeds that bring an interval to a wanted width, or the narrowest that some hours buy.
+
+        The interval is that of ``loss`` at the largest lambda minus that at 0, paired over seeds, for each scale and
+        pipeline. Prices are what the study's own stage runs took (`hours_unit`).
+
+        Args:
+            half_width: of the interval, nats per token; None = as narrow as the hours make it.
+            core_hours: the most that may be spent, beside what is there; None = as many as it takes.
+            loss: column of the results table.
+
+        Raises:
+            UserError: neither of both, one that is not above 0, no such loss, or nothing can be planned.
+        """
+        from indelible.claims.seed_plan import seed_plans
+        from indelible.results.core_hours import core_seconds
+
+        table = self.results()
+        if self._is_folder:
+            table = core_seconds(table, self.read())
+        return seed_plans(table, loss, half_width, core_hours, self.inference)
+
+    @property
+    def hours_unit(self) -> tuple[str, str]:
+        """The unit of `next_seeds`' hours, and a sentence on how they are counted."""
+        from indelible.results import core_hours
+
+        if not self._is_folder:
+            return core_hours.CORE_HOURS, core_hours.OF_TABLES
+        unit = core_hours.hours_unit(self.read())
+        return unit, core_hours.OF_FOLDERS[unit]
+
+    @property
+    def _is_folder(self) -> bool:
+        return len(self.places) == 1 and not self.places[0].is_file()
+
     def report(self, path: str | Path | None = None, figures: str | Path | None = None) -> Path:
         """Writes the report, one HTML file that needs no network, and returns its path.
 
@@ -180,6 +219,8 @@ class StudyRuns:
         Raises:
             UserError: several places and no path.
         """
+        from indelible.workflow.reporting import write_report
+
         return write_report(self, path, figures).path
 
     def checkpoint(self, run_id: str | None = None, *, stage: str | None = None, **settings: Any) -> Path:
@@ -244,40 +285,6 @@ def planned_id(known: Sequence[str], text: str, where: str) -> str:
         what = f"{len(found)} stage runs begin so: {', '.join(found[:5])}" if found else "no stage run of this plan"
         raise UserError(f"{where} {text!r}: {what}; the ids stand in results(), columns <stage>_id.")
     return found[0]
-
-
-@dataclass(frozen=True)
-class WrittenReport:
-    """What `write_report` has written."""
-
-    path: Path  # the page
-    figures: tuple[Path, ...] = ()  # files of the charts
-    num_charts: int = 0
-
-
-def write_report(runs: StudyRuns, path: str | Path | None = None, figures: str | Path | None = None) -> WrittenReport:
-    """Writes the report, and its charts as files where a folder for them is given; see `StudyRuns.report`."""
-    from indelible.files import write_text
-    from indelible.report.contents import report_contents, table_contents
-    from indelible.report.page import report_html
-
-    target = _report_path(runs) if path is None else Path(path)
-    is_folder = len(runs.places) == 1 and not runs.places[0].is_file()
-    contents = report_contents(runs.read()) if is_folder else table_contents(runs.results())
-    write_text(target, report_html(contents))
-    if figures is None:
-        return WrittenReport(target)
-    from indelible.report.export import write_figures
-
-    files = write_figures(list(contents.figures.values()), Path(figures))
-    return WrittenReport(target, tuple(files), len(contents.figures))
-
-
-def _report_path(runs: StudyRuns) -> Path:
-    if len(runs.places) > 1:
-        raise UserError("report: of several places it needs a file to write, -o FILE.")
-    place = runs.places[0]
-    return place.with_suffix(".html") if place.is_file() else place / "report.html"
 
 
 def compare(

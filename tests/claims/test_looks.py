@@ -24,7 +24,9 @@ from indelible.claims.looks import (
 from indelible.claims.paper_claims import claim_named, study_verdicts
 from indelible.errors import UserError
 from indelible.results.table import read_table
+from indelible.statistics.inference import t_quantile
 from indelible.statistics.sequential import sequential_design
+from indelible.statistics.sequential_power import Shape, detectable_in_looks
 
 CLAIM = claim_named("retained-lower")
 
@@ -68,6 +70,42 @@ def test_the_scopes_share_the_level(table, design):
         p = min(one.p_support, one.p_against)
         assert (one.decision in ("supported", "contradicted")) == (p <= one.nominal)
         assert (one.low <= 0 <= one.high) == (p > one.nominal)
+
+
+def test_a_scope_that_was_given_up_keeps_its_share(table, design):
+    """Were it free, the scopes that are left would be judged as if their small p had not chosen them."""
+    first = look(CLAIM, first_seeds(table, 3), design)
+    closed = [replace(first[0], decision="futile"), *(replace(one, decision="open") for one in first[1:])]
+    (after,) = look(CLAIM, first_seeds(table, 5), design, closed)
+    assert after.nominal == sequential_design(design.looks, 0.025).nominal[1]
+    settled = [replace(one, decision="supported") if one is closed[0] else one for one in closed]
+    (free,) = look(CLAIM, first_seeds(table, 5), design, settled)
+    assert free.nominal == design.nominal[1]
+
+
+def test_all_looks_of_four_scopes_of_nothing_err_no_more_often_than_the_level(design):
+    generator, wrong = np.random.default_rng(2), 0
+    fixed = {"status": "done", "scale": "pico", "pipeline": "a>b>c", "arm": "", "allocation": "full",
+             "exposure_mode": "add", "placement": "uniform", "posttrain_global_batch_size": 1, "L_im": 2.0}  # fmt: skip
+    for _ in range(100):
+        rows = [{**fixed, "seed": seed, "post_tokens": size, "exposure_fraction": fraction, "L_ret": generator.normal(),
+                 "finetune_id": f"{seed}-{fraction}-{size}"}
+                for seed in range(8) for fraction in (0.0, 1.0) for size in range(1, 5)]  # fmt: skip
+        found = replay(CLAIM, pl.DataFrame(rows), design, list(range(8)))
+        wrong += any(one.decision in ("supported", "contradicted") for one in found)
+    assert wrong <= 0.05 * 100 + 2 * np.sqrt(0.05 * 0.95 * 100)
+
+
+def test_a_look_says_what_all_looks_together_detect(table, design):
+    found = look(CLAIM, first_seeds(table, 3), design)
+    for one in found:
+        half = (one.high - one.low) / 2
+        sd = half * np.sqrt(3) / t_quantile(1 - one.nominal / 2, 2)
+        assert one.detectable == pytest.approx(sd * detectable_in_looks(design, Shape(), members=2))
+        assert f"all looks together detect {one.detectable:.4f}" in look_text(replace(one, decision="open"))
+    flat = look(claim_named("hand-over-flat"), first_seeds(table, 3), design)[0]
+    assert flat.is_margin
+    assert f"all looks together show a margin of {flat.detectable:.4f}" in look_text(replace(flat, decision="open"))
 
 
 def test_a_record_can_be_taken_up_again(table, design, tmp_path):

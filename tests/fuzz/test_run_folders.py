@@ -37,7 +37,8 @@ from indelible.scheduling.snapshot import look, snapshot_of
 from indelible.scheduling.worker import Worker
 from indelible.train.job import StageJob
 from indelible.train.resuming import resume
-from indelible.workflow.reading import open_runs, write_report
+from indelible.workflow.reading import open_runs
+from indelible.workflow.reporting import write_report
 
 WORDS = [b'"id"', b'"done"', b'"diverged"', b'"format": 2', b'"tokens"', b"{}\n", b'{"step": 3}\n']
 

@@ -1,0 +1,44 @@
+"""Writes the report of a study run, and its charts as files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indelible.errors import UserError
+
+if TYPE_CHECKING:
+    from indelible.workflow.reading import StudyRuns
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """What `write_report` has written."""
+
+    path: Path  # the page
+    figures: tuple[Path, ...] = ()  # files of the charts
+    num_charts: int = 0
+
+
+def write_report(runs: "StudyRuns", path: str | Path | None = None, figures: str | Path | None = None) -> WrittenReport:
+    """Writes the report, and its charts as files where a folder for them is given; see `StudyRuns.report`."""
+    from indelible.files import write_text
+    from indelible.report.contents import report_contents, table_contents
+    from indelible.report.page import report_html
+
+    target = _report_path(runs) if path is None else Path(path)
+    is_folder = len(runs.places) == 1 and not runs.places[0].is_file()
+    contents = report_contents(runs.read()) if is_folder else table_contents(runs.results())
+    write_text(target, report_html(contents))
+    if figures is None:
+        return WrittenReport(target)
+    from indelible.report.export import write_figures
+
+    files = write_figures(list(contents.figures.values()), Path(figures))
+    return WrittenReport(target, tuple(files), len(contents.figures))
+
+
+def _report_path(runs: "StudyRuns") -> Path:
+    if len(runs.places) > 1:
+        raise UserError("report: of several places it needs a file to write, -o FILE.")
+    place = runs.places[0]
+    return place.with_suffix(".html") if place.is_file() else place / "report.html"
