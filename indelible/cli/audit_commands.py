@@ -75,6 +75,7 @@ def audit(
     from indelible.durability.budget import parse_budget
     from indelible.durability.request import make_request
     from indelible.durability.run import Auditor, write_card
+    from indelible.scheduling.launcher import check_launch
 
     if as_schema:
         from indelible.durability.card import schema
@@ -85,6 +86,7 @@ def audit(
         raise UserError("audit: --keep is missing: name text that shows the capability, e.g. --keep refusals.jsonl.")
     if out is None and not plan:
         raise UserError("audit: --out is missing: name a folder for the runs and the card, or ask for the --plan.")
+    check_launch(workers, executor)
     seconds = parse_budget(budget)
     request = make_request(
         models or [], keep, later or [], read_battery(battery, _values(overrides or [])), base=base,

@@ -80,7 +80,7 @@ def inspect(
     from indelible.models.given import find_checkpoint
     from indelible.study.architecture import architecture_of
 
-    found = find_checkpoint(target, revision)
+    found = find_checkpoint(target, revision, "models inspect")
     facts = _facts(target, found, architecture_of(found.config))
     if as_json:
         typer.echo(json.dumps(facts, indent=1))

@@ -69,7 +69,7 @@ def results(
 def _write_or_print(
     table: "pl.DataFrame", name: str, places: Sequence[Path], format_name: str | None, output: Path | None
 ) -> None:
-    from indelible.results.table import FORMATS, table_bytes, write_table
+    from indelible.results.table import FORMATS, refuse_input, table_bytes, write_table
 
     ending = output.suffix.lstrip(".") if output is not None else ""
     if output is not None and format_name is None and ending not in FORMATS:
@@ -84,6 +84,7 @@ def _write_or_print(
     if output is None:
         sys.stdout.write(table_bytes(table, chosen).decode())
         return
+    refuse_input(output, places)
     write_table(table, output, chosen)
     typer.echo(f"{output}: {table.height:,} {'chains' if name == 'results' else 'rows'}")
 

@@ -100,23 +100,19 @@ def _run(
     from indelible.console.live import print_outcome, watching
     from indelible.console.packing_view import print_packing
     from indelible.scheduling.failures import MAX_ATTEMPTS
-    from indelible.scheduling.launcher import launch
+    from indelible.scheduling.launcher import check_launch, launch
     from indelible.scheduling.lease import LEASE_SECONDS
     from indelible.workflow.running import prepare_run
 
+    most = MAX_ATTEMPTS if attempts is None else attempts
+    patience = LEASE_SECONDS if lease_seconds is None else lease_seconds
+    check_launch(workers, executor, most, patience)
     screen = console()
     with token_bars(screen) as report:
         prepare_run(study, out, workers, force=force, report=report)
     print_packing(out, screen)
     with watching(screen) as observer:
-        outcome = launch(
-            out,
-            workers,
-            executor,
-            max_attempts=MAX_ATTEMPTS if attempts is None else attempts,
-            lease_seconds=LEASE_SECONDS if lease_seconds is None else lease_seconds,
-            observer=observer,
-        )
+        outcome = launch(out, workers, executor, max_attempts=most, lease_seconds=patience, observer=observer)
     print_outcome(screen, outcome)
     return outcome.exit_code
 

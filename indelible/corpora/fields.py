@@ -1,6 +1,6 @@
 """Records to documents: which columns are the text, the filter on columns, and what is wrong with a record."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from indelible.corpora.document import Document
@@ -57,6 +57,23 @@ def is_wanted(record: Mapping[str, Any], spec: LocalCorpus | HubCorpus, where: s
         if _value(record, column, where) not in values:
             return False
     return True
+
+
+def passing(found: Iterator[Document], spec: LocalCorpus | HubCorpus, where: str) -> Iterator[Document]:
+    """The documents of a corpus, of which its filter must leave some.
+
+    Raises:
+        UserError: at the end, if there was none.
+    """
+    number = 0
+    for number, document in enumerate(found, 1):  # noqa: B007 - whether there was one
+        yield document
+    if spec.filter and not number:
+        asked = "; ".join(f"{column}: {value!r}" for column, value in spec.filter.items())
+        raise UserError(
+            f"{where}: no record with text passes the filter ({asked}); look at the values that the columns have and "
+            "write them as they stand there ('1' is text, 1 a number)."
+        )
 
 
 def document_of(record: Mapping[str, Any], spec: LocalCorpus | HubCorpus, source: str, where: str) -> Document | None:

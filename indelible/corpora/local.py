@@ -21,6 +21,15 @@ _TEXT_BLOCK = 1 << 20  # characters of a text file held at once
 _PARQUET_ROWS = 1024  # held at once
 _MAX_LINE_BYTES = 256_000_000  # of a JSON line; a file without line ends must not fill the memory
 _OTHER_ENCODINGS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}  # UTF-32 begins like one of them
+_OTHER_KINDS = {  # first bytes of files that are no text, and what to do
+    b"\x1f\x8b": "gzip; name it .gz",
+    b"\x28\xb5\x2f\xfd": "Zstandard; name it .zst",
+    b"PAR1\x15": "Parquet; name it .parquet, or set format: parquet",
+    b"PK\x03\x04": "a ZIP archive; unpack it",
+    b"BZh91AY&": "bzip2; unpack it",
+    b"\xfd7zXZ": "xz; unpack it",
+    b"%PDF-": "PDF; extract its text",
+}
 
 
 def _open(path: Path) -> BinaryIO:
@@ -83,7 +92,10 @@ def _json_lines(path: Path, spec: LocalCorpus, source: str) -> Iterator[Document
 
 
 def _check_mark(path: Path, start: bytes) -> None:
-    """Refuses a file whose byte order mark says that it is not UTF-8."""
+    """Refuses a file whose first bytes say that it is not text in UTF-8."""
+    for mark, kind in _OTHER_KINDS.items():
+        if start.startswith(mark):
+            raise UserError(f"{shown(path)}: by its first bytes this is no text but {kind}.")
     for mark, name in _OTHER_ENCODINGS.items():
         if start.startswith(mark):
             raise UserError(f"{shown(path)}: the file is {name} (by its byte order mark); convert it to UTF-8.")
@@ -111,7 +123,7 @@ def _parquet(path: Path, spec: LocalCorpus, source: str) -> Iterator[Document]:
         except StopIteration:
             return
         except UnicodeDecodeError as error:
-            rows = f"rows {number + 1} to {number + _PARQUET_ROWS}"
+            rows = f"rows {number + 1} to {min(number + _PARQUET_ROWS, file.metadata.num_rows)}"
             raise UserError(f"{shown(path)} {rows}: not UTF-8 ({error.reason}); write its strings as UTF-8.") from None
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             what = f"cannot be read ({_first_line(error)}); the file is damaged"
@@ -146,7 +158,7 @@ def _text_file(path: Path, spec: LocalCorpus, source: str) -> Iterator[Document]
     held, size = "", spec.document_bytes
     try:
         with _open(path) as head:
-            _check_mark(path, head.read(2))
+            _check_mark(path, head.read(8))
         with io.TextIOWrapper(_open(path), encoding="utf-8-sig") as handle:
             while block := handle.read(_TEXT_BLOCK):
                 held = (held + block).replace("\n\ufeff", "\n")  # the byte order marks of files that were joined

@@ -7,11 +7,13 @@ from typing import Any
 
 from indelible.corpora.catalog import PACKAGES
 from indelible.corpora.document import Document
+from indelible.corpora.fields import passing
 from indelible.corpora.hub import from_catalogue, hub_documents, hub_recipe, pinned_commit
 from indelible.corpora.local import local_documents, local_recipe
 from indelible.corpora.offline import offline_documents, offline_recipe, sources_of
 from indelible.corpora.synthetic import synthetic_documents, synthetic_recipe
 from indelible.errors import UserError
+from indelible.files import printable
 from indelible.study.corpus_spec import (
     CatalogueCorpus,
     CorpusSpec,
@@ -26,11 +28,14 @@ def default_cache_dir() -> Path:
     """``$INDELIBLE_CACHE``, or ``~/.cache/indelible``.
 
     Raises:
-        UserError: the first is not set, and this user has no home folder.
+        UserError: the first is not set, and this user has no home folder; or it names the home of nobody.
     """
+    asked = os.environ.get("INDELIBLE_CACHE")
     try:
-        return Path(os.environ.get("INDELIBLE_CACHE") or "~/.cache/indelible").expanduser()
+        return Path(asked or "~/.cache/indelible").expanduser()
     except RuntimeError:
+        if asked:
+            raise UserError(f"INDELIBLE_CACHE = {printable(asked)!r}: there is no such home folder.") from None
         raise UserError(
             "no folder for the cache: HOME is not set and this user has no home folder; set INDELIBLE_CACHE to a "
             "folder that can be written."
@@ -47,13 +52,17 @@ def documents(spec: CorpusSpec, cache_dir: Path) -> Iterator[Document]:
         case OfflineCorpus():
             return offline_documents(spec, cache_dir)
         case LocalCorpus():
-            return local_documents(spec, cache_dir)
+            return passing(local_documents(spec, cache_dir), spec, printable(", ".join(spec.path)))
         case CatalogueCorpus():
-            return hub_documents(from_catalogue(spec), cache_dir)
+            return _from_hub(from_catalogue(spec), cache_dir)
         case HubCorpus():
-            return hub_documents(spec, cache_dir)
+            return _from_hub(spec, cache_dir)
         case SyntheticCorpus():
             return synthetic_documents(spec)
+
+
+def _from_hub(spec: HubCorpus, cache_dir: Path) -> Iterator[Document]:
+    return passing(hub_documents(spec, cache_dir), spec, f"data set {spec.id}")
 
 
 def recipe(spec: CorpusSpec, cache_dir: Path) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def _corpus(option: str, reference: str, battery: Battery) -> tuple[str, dict[st
         name = reference.replace("-", "_")
         return name, {"kind": "catalogue", "name": reference, "max_tokens": _cap(battery)}
     path = Path(reference).expanduser()
-    if not path.exists():
+    if not reference.strip() or not path.exists():
         known = ", ".join((*battery.corpora, *OFFLINE_NAMES, *HUB))
         raise UserError(
             f"{option} {printable(reference)}: no such file or folder, and no corpus of that name; there are {known}."

@@ -27,6 +27,7 @@ from indelible.study.load import Study, resolve_study
 from indelible.study.training import InitSpec
 from indelible.workflow.planning import Planned, planned_with
 from indelible.workflow.precision import resolved_precision
+from indelible.workflow.tokens import check_tokenizer_folder
 
 DEFAULT_BUDGET = "40m"
 CHOSEN = "audit-portion.json"  # how much of the battery the folder has been asked for
@@ -75,6 +76,8 @@ class Auditor:
             study = self.study(number)
             stores = study_stores(study, default_cache_dir())
             given = {InitSpec.model_validate(init_of(name)): found for name, found in self._given.items()}
+            if not self._planned:  # the same tokenizer in all portions
+                check_tokenizer_folder(study, given)
             self._planned[number] = planned_with(study, stores, given, resolved_precision(study.execution))
         return self._planned[number]
 
@@ -236,7 +239,8 @@ def _given(request: AuditRequest) -> dict[str, GivenCheckpoint]:
     found: dict[str, GivenCheckpoint] = {}
     for name in [*request.checkpoints, *([request.base] if request.base else [])]:
         init = init_of(name)
-        given = find_checkpoint(init["from"], init.get("revision"))
+        where = "--base" if name == request.base else "audit: the checkpoint"
+        given = find_checkpoint(init["from"], init.get("revision"), where)
         twin = next((other for other, one in found.items() if one.sha256 == given.sha256), None)
         if twin is not None:
             raise UserError(

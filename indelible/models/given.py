@@ -44,37 +44,40 @@ class GivenCheckpoint:
         return found
 
 
-def find_checkpoint(checkpoint: str, revision: str | None = None) -> GivenCheckpoint:
+def find_checkpoint(checkpoint: str, revision: str | None = None, where: str = "init.from") -> GivenCheckpoint:
     """The folder that `init.from` names, fetched from the hub if it is the id of a repository.
 
     Args:
         checkpoint: a name of the catalogue, a folder, or ``owner/name`` on the hub.
         revision: commit, tag or branch on the hub; None = main.
+        where: it is named, for messages.
 
     Raises:
         UserError: there is no such folder or repository, it has no config or no safetensors weights, or its weights are
             quantised.
     """
+    if not checkpoint.strip():  # which would be the folder that the command runs in
+        raise UserError(f"{where} = {checkpoint!r}: an empty name; give a folder, a hub id or a name of the catalogue.")
     if checkpoint in CATALOGUE:
         return _of_catalogue(CATALOGUE[checkpoint], revision)
     try:
         folder = Path(checkpoint).expanduser()
         is_folder = folder.is_dir()
     except (RuntimeError, OSError, ValueError) as error:  # no home folder; no name of a file at all
-        raise UserError(f"init.from = {printable(repr(checkpoint))}: no such folder ({error}).") from None
+        raise UserError(f"{where} = {printable(repr(checkpoint))}: no such folder ({error}).") from None
     if not is_folder:
         if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1:
             raise UserError(
-                f"init.from = {checkpoint!r}: no such folder; give a folder, a hub id (owner/name), or a name of the "
+                f"{where} = {checkpoint!r}: no such folder; give a folder, a hub id (owner/name), or a name of the "
                 f"catalogue ({', '.join(CATALOGUE)})."
             )
-        folder = fetch_snapshot(f"init.from = {checkpoint!r}", checkpoint, revision)
+        folder = fetch_snapshot(f"{where} = {checkpoint!r}", checkpoint, revision)
     check_folder(folder)
     weights = sorted(folder.glob("model*.safetensors"))
     for name, is_there in (("config.json", (folder / "config.json").is_file()), ("model*.safetensors", bool(weights))):
         if not is_there:
             raise UserError(
-                f"init.from = {checkpoint!r}: {folder} has no {name}; expected a Hugging Face folder with config.json "
+                f"{where} = {checkpoint!r}: {folder} has no {name}; expected a Hugging Face folder with config.json "
                 "and safetensors weights (pickled weights are not read; convert them with transformers first)."
             )
     config = read_json(folder / "config.json")

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,16 @@ from indelible.study.paper_form import SHORT_STAGES
 FORMATS = ("csv", "json", "parquet")
 # Number of a loss in the long table, and what its column is called in the wide one.
 _OF_A_LOSS = {"nats_per_token": "{}", "bits_per_byte": "{}_bpb", "standard_error": "{}_se"}
+
+
+def refuse_input(target: Path, places: Sequence[Path]) -> None:
+    """Refuses to write over a table that is read.
+
+    Raises:
+        UserError: it is one of the places.
+    """
+    if target.exists() and any(place.is_file() and target.samefile(place) for place in places):
+        raise UserError(f"-o {target}: this is one of the tables that are read; name another file.")
 
 
 def read_table(place: Path) -> pl.DataFrame:
@@ -68,6 +78,8 @@ def _stored_table(path: Path) -> pl.DataFrame:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {rule}.") from None
     if missing := [column.name for column in COLUMNS if column.name not in table.columns and not column.is_new]:
         raise UserError(f"{path}: has no column {', '.join(missing)}; {rule}.")
+    if not table.height:
+        raise UserError(f"{path}: a table without a single chain; {rule}.")
     return _completed(table)
 
 

@@ -16,12 +16,15 @@ from indelible.records import Failure
 from indelible.scheduling.lease import Lease, LeaseView, saved_mark
 
 MAX_ATTEMPTS = 3  # attempts in a row that may be lost to the infrastructure without any progress
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # every unit would fail alike: the worker stops instead
+# Every unit would fail alike: the worker stops instead. EFBIG: a limit on the size of files
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 # An OSError of these kinds says that the request is wrong, and would come back the same
 _DETERMINISTIC_OS_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 # Libraries report the system's failures under names of their own
-_DISK_TEXTS = ("no space left on device", "os error 28", "disk quota exceeded", "read-only file system")
+_DISK_TEXTS = (
+    *("no space left on device", "os error 28", "disk quota exceeded", "read-only file system", "file too large"),
+)
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # numpy's words for a full disk
 _MEMORY_TEXTS = ("can't allocate memory", "out of memory", "cannot allocate memory")
 _DEVICE_TEXTS = ("cuda error", "nccl error", "cudnn_status", "input/output error", "os error 5)")

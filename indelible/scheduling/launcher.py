@@ -54,6 +54,26 @@ class Outcome:
         return 0 if self.trouble is None and self.snapshot.is_finished else 1
 
 
+def check_launch(
+    workers: int | None = None,
+    executor: str = "local",
+    max_attempts: int = failures.MAX_ATTEMPTS,
+    lease_seconds: float = LEASE_SECONDS,
+) -> None:
+    """Checks what is asked of a launch; for callers that prepare tokens first.
+
+    Raises:
+        UserError: an unknown executor, fewer than one worker or attempt, or no patience.
+    """
+    if executor not in EXECUTORS:
+        raise UserError(f"--executor {executor}: expected one of {', '.join(EXECUTORS)}.")
+    check_workers(workers)
+    if max_attempts < 1:
+        raise UserError(f"--attempts {max_attempts}: at least 1 is needed.")
+    if not 0 < lease_seconds < math.inf:
+        raise UserError(f"--lease-seconds {lease_seconds}: expected a number of seconds above 0.")
+
+
 def launch(
     out: Path,
     workers: int | None = None,
@@ -83,13 +103,7 @@ def launch(
             an unknown executor, fewer than one worker.
     """
     observer = observer or Observer()
-    if executor not in EXECUTORS:
-        raise UserError(f"--executor {executor}: expected one of {', '.join(EXECUTORS)}.")
-    check_workers(workers)
-    if max_attempts < 1:
-        raise UserError(f"--attempts {max_attempts}: at least 1 is needed.")
-    if not 0 < lease_seconds < math.inf:
-        raise UserError(f"--lease-seconds {lease_seconds}: expected a number of seconds above 0.")
+    check_launch(workers, executor, max_attempts, lease_seconds)
     folder = StudyFolder.open(out)
     _check_specs(folder)
     index = RunIndex(folder, lease_seconds)

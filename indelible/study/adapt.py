@@ -20,7 +20,9 @@ class LoraSpec(Strict):
     kind: Literal["lora"] = "lora"
     r: int = Field(default=64, gt=0, le=1_000_000)
     alpha: float = Field(default=128.0, gt=0, le=1e9)
-    targets: tuple[str, ...] = ("o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")  # Q, K, V excluded
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = (  # linear layers; Q, K, V excluded
+        *("o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"),
+    )
     merge: bool = True  # fold the adapters into the weights before the next stage
 
 

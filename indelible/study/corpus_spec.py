@@ -1,5 +1,6 @@
 """What text a study uses: corpora, tokenizer, held-out split and leak check, as they stand in the study file."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,9 +30,14 @@ def _at_home(value: Any) -> Any:
 
 def _one_or_more(value: Any) -> Any:
     """A single path is a list of one; sweeping over paths is done with two corpora, not with a list."""
-    if isinstance(value, list | tuple):
-        return tuple(_at_home(path) for path in value)
-    return (_at_home(value),) if isinstance(value, str) else value
+    paths = tuple(value) if isinstance(value, list | tuple) else (value,) if isinstance(value, str) else None
+    if paths is None:
+        return value
+    if any(isinstance(path, str) and not path.strip() for path in paths):
+        raise ValueError("an empty path; name a file or folder, . for the one that the command runs in")
+    if away := [path for path in paths if isinstance(path, str) and re.match(r"[a-z][a-z0-9+]*://", path)]:
+        raise ValueError(f"{away[0]!r} is an address, not a path; fetch the file first, or use kind: hub")
+    return tuple(_at_home(path) for path in paths)
 
 
 class _Rows(Strict):

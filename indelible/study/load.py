@@ -107,7 +107,8 @@ def read_study_file(reference: str) -> dict[str, Any]:
         return read_mapping(shipped[reference].read_bytes(), f"shipped study {reference}")
     known = f"the shipped studies are {', '.join(shipped)}"
     if path.suffix in (".yaml", ".yml"):
-        raise UserError(f"{printable(reference)}: no such study file; {known}.")
+        what = "no regular file (a folder, pipe or device)" if path.exists() else "no such study file"
+        raise UserError(f"{printable(reference)}: {what}; give a YAML file, or the name of a shipped study; {known}.")
     raise UserError(f"{printable(repr(reference))} is neither a study file nor a shipped study; {known}.")
 
 

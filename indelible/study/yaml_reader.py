@@ -25,6 +25,7 @@ _FLOAT = re.compile(
 )
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 _BREAKS = "\n\r\x85\u2028\u2029\ufeff"
+_DEEPEST = 50  # parts of the path of a field; a study has about six levels
 _MAX_DIGITS = 4_000  # Python itself refuses to read longer integers
 _MAX_VALUES = 1_000_000  # of a file with its aliases written out: a few lines of aliases can stand for billions
 _MARKS = {
@@ -225,9 +226,14 @@ def split_path(tree: Mapping[str, Any], dotted: str) -> tuple[str, ...]:
     """The keys that a dotted path names; a key of the tree that holds dots itself (``dropout-0.02``) counts as one.
 
     Raises:
-        UserError: a part of the path is empty.
+        UserError: a part of the path is empty, or there are far more of them than a study has levels.
     """
     parts, here = dotted.strip().split("."), tree
+    if len(parts) > _DEEPEST:
+        raise UserError(
+            f"--set {dotted[:60]}...: a path of {len(parts):,} parts; no field of a study lies so deep, write it as "
+            "stage.field, e.g. finetune.lr."
+        )
     path: list[str] = []
     while parts:
         length = 1

@@ -36,7 +36,7 @@ class Estimate:
 
     study: str
     scale: str
-    precision: str  # what `precision: auto` comes to here
+    precision: str  # that of the stage runs: fp32, bf16, or "bf16 and fp32"
     models: tuple[ModelSize, ...]
     chains: int
     stage_runs: int
@@ -105,7 +105,7 @@ def estimate(
     return Estimate(
         study=study.name,
         scale=study.scale,
-        precision=planned.precision,
+        precision=" and ".join(sorted({run.spec.precision for run in planned.graph.runs.values()})),
         models=_models(planned),
         already_done=len(standing.results),
         unreachable=len(standing.unreachable),

@@ -19,7 +19,7 @@ from indelible.study.stage_spec import StageInit
 from indelible.study.training import InitSpec
 from indelible.workflow.given_checks import check_models
 from indelible.workflow.precision import resolved_precision
-from indelible.workflow.tokens import check_without_tokens
+from indelible.workflow.tokens import check_tokenizer_folder, check_without_tokens
 
 SMOLLM2_VOCABULARY = 49_152  # assumed for a tokenizer that has not been fetched yet and that no given model has
 
@@ -35,7 +35,6 @@ class Planned:
     costs: dict[str, cost.StageCost]  # by run id
     summary: dict[str, Any]
     given: Mapping[InitSpec, GivenCheckpoint]  # the checkpoints that `init` names
-    precision: Literal["fp32", "bf16"]  # what `precision: auto` comes to
 
     @property
     def given_folders(self) -> dict[str, str]:
@@ -52,12 +51,15 @@ def plan_study(study: Study) -> Planned:
     """Resolves a study into its graph, without fetching or tokenising any text.
 
     Raises:
-        UserError: a file of a corpus or a given checkpoint cannot be found, a mix does not fit into its stage, or two
-            chains with equal settings and seeds are other runs.
+        UserError: a file of a corpus or a given checkpoint cannot be found, a mix does not fit into its stage, a
+            tokenizer that lies here cannot be used, or two chains with equal settings and seeds are other runs.
     """
     with _without_collections():
         stores = study_stores(study, default_cache_dir())
-        return planned_with(study, stores, given_checkpoints(study), resolved_precision(study.execution))
+        given = given_checkpoints(study)
+        planned = planned_with(study, stores, given, resolved_precision(study.execution))
+        check_tokenizer_folder(study, given)
+        return planned
 
 
 def planned_with(
@@ -71,7 +73,7 @@ def planned_with(
     vocabulary = vocabulary_of(study, given)
     shapes = cost.shapes_by_run(graph, vocabulary, {f.sha256: shape_of(f) for f in given.values()})
     costs = cost.graph_costs(graph, shapes)
-    return Planned(study, stores, graph, shapes, costs, cost.summary(graph, costs, vocabulary), given, precision)
+    return Planned(study, stores, graph, shapes, costs, cost.summary(graph, costs, vocabulary), given)
 
 
 def given_checkpoints(study: Study) -> dict[InitSpec, GivenCheckpoint]:

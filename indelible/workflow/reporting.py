@@ -20,12 +20,20 @@ class WrittenReport:
 
 
 def write_report(runs: "StudyRuns", path: str | Path | None = None, figures: str | Path | None = None) -> WrittenReport:
-    """Writes the report, and its charts as files where a folder for them is given; see `StudyRuns.report`."""
+    """Writes the report, and its charts as files where a folder for them is given; see `StudyRuns.report`.
+
+    Raises:
+        UserError: it would not be HTML by its name, or would take the place of what it is made of.
+    """
     from indelible.files import write_text
     from indelible.report.contents import report_contents, table_contents
     from indelible.report.page import report_html
+    from indelible.results.table import refuse_input
 
     target = _report_path(runs) if path is None else Path(path)
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"report -o {target}: the report is HTML; end the file's name in .html.")
+    refuse_input(target, runs.places)
     is_folder = len(runs.places) == 1 and not runs.places[0].is_file()
     contents = report_contents(runs.read()) if is_folder else table_contents(runs.results())
     write_text(target, report_html(contents))

@@ -7,7 +7,7 @@ from typing import Any
 from indelible.data.prepare import silent
 from indelible.data.store_job import Progress as Report
 from indelible.errors import UserError
-from indelible.scheduling.launcher import Observer, Outcome, launch
+from indelible.scheduling.launcher import Observer, Outcome, check_launch, launch
 from indelible.scheduling.run_index import Status
 from indelible.scheduling.snapshot import Snapshot
 from indelible.study.execution import check_workers
@@ -56,6 +56,7 @@ def run(
         UserError: the request is wrong.
         UnfinishedStudy: a stage run failed, or the launch was stopped.
     """
+    check_launch(workers, executor)
     loaded = study if isinstance(study, Study) else load_study(study)
     folder = Path(out)
     prepare_run(loaded, folder, workers, force=force)

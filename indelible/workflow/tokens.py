@@ -2,15 +2,23 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from indelible.data.chat import ChatTokenizer
 from indelible.data.heldout import check_heldout
 from indelible.data.ledger import check_fits, check_places
 from indelible.data.row_checks import check_marks, check_trained, packed_sides
 from indelible.data.row_reader import num_rows
 from indelible.data.store import TokenStore
+from indelible.data.tokenizer import copy_hf
+from indelible.errors import UserError
+from indelible.files import printable
+from indelible.models.catalogue import CATALOGUE
 from indelible.models.given import GivenCheckpoint, check_tokenizer
 from indelible.records import PackedSide
-from indelible.study.graph import Graph
+from indelible.study.corpus_spec import HfTokenizer
+from indelible.study.graph import Graph, total_steps
+from indelible.study.load import Study
 from indelible.study.stage_spec import StageSpec
 from indelible.study.training import InitSpec
 
@@ -19,10 +27,55 @@ def check_without_tokens(graph: Graph) -> None:
     """Checks what can be known of every stage before its text is there.
 
     Raises:
-        UserError: a mix does not fit into its place.
+        UserError: a mix does not fit into its place, or a curve has a step that no run of its stage has.
     """
     for spec in _distinct(graph):
         check_places(spec)
+    _check_watched_steps(graph)
+
+
+def check_tokenizer_folder(study: Study, given: Mapping[InitSpec, GivenCheckpoint]) -> None:
+    """Checks a tokenizer that lies in a folder here: it can be read, writes what the study needs, and fits the models.
+
+    One that must be fetched is checked when it is.
+
+    Raises:
+        UserError: there is no such folder, it is not a tokenizer that can be used, has no chat template where messages
+            are to be written, or a given checkpoint knows other tokens.
+    """
+    spec = study.data.tokenizer
+    if not isinstance(spec, HfTokenizer) or spec.path in CATALOGUE:
+        return
+    if not Path(spec.path).is_dir():
+        if spec.path.startswith((".", "/")) or Path(spec.path).exists() or spec.path.count("/") > 1:
+            raise UserError(
+                f"tokenizer.path = {printable(spec.path)!r}: no such folder; give a folder with tokenizer.json, a hub "
+                "id (owner/name), or a name of the catalogue."
+            )
+        return
+    with TemporaryDirectory(prefix="indelible-") as temporary:
+        folder = Path(temporary) / (Path(spec.path).resolve().name or "tokenizer")
+        copy_hf(spec, folder)
+        names = [*study.data.corpora, *study.evaluation_corpora]
+        everywhere = {name: one for arm in study.arms for name, one in arm.corpora.items()}
+        if any(everywhere[name].has_messages for name in names if name in everywhere):
+            ChatTokenizer(folder)
+        check_given({init: found for init, found in given.items() if found.folder.is_dir()}, folder)
+
+
+def _check_watched_steps(graph: Graph) -> None:
+    """A step beyond the end of one arm may be another arm's; beyond the end of all it would never be evaluated."""
+    last: dict[str, int] = {}
+    for run in graph.runs.values():
+        last[run.stage] = max(last.get(run.stage, 0), total_steps(run.spec))
+    for run in graph.runs.values():
+        steps = run.watch.steps if run.watch is not None else None
+        if steps and (beyond := [step for step in steps if step > last[run.stage]]):
+            raise UserError(
+                f"stages.{run.stage}.watch.steps = {beyond[0]:,}: the stage has {last[run.stage]:,} steps at most, so "
+                "there would be no such point of the curve; name steps up to that (the end is always one), or give "
+                "the stage more tokens."
+            )
 
 
 def check_tokens(graph: Graph, tokens_dir: Path) -> tuple[PackedSide, ...]:

@@ -39,6 +39,24 @@ def test_a_missing_file_is_named(tmp_path):
     assert "nowhere.yaml: no such study file" in refused("run", str(tmp_path / "nowhere.yaml"), "--out", str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--executor", "k8s"], "--executor k8s: expected one of local, slurm."),
+        (["--lease-seconds", "nan"], "--lease-seconds nan: expected a number of seconds above 0."),
+        (["--attempts", "0"], "--attempts 0: at least 1 is needed."),
+    ],
+)
+def test_how_to_launch_is_checked_before_any_text_is_read(tmp_path, asked, message):
+    assert message in refused("run", "quickstart", "--out", str(tmp_path / "out"), *asked)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_is_no_study_file(tmp_path):
+    (tmp_path / "study.yaml").mkdir()
+    assert "study.yaml: no regular file (a folder, pipe or device)" in refused("plan", str(tmp_path / "study.yaml"))
+
+
 def test_a_missing_folder_is_named(tmp_path):
     for command in ("status", "report", "verdicts"):
         message = refused(command, str(tmp_path / "nowhere" / "deep"))

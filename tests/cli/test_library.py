@@ -140,6 +140,15 @@ def test_the_report_is_written_where_it_is_asked_for(finished, tmp_path):
     runs.results().write_parquet(tmp_path / "table.parquet")
     table = indelible.open(tmp_path / "table.parquet")
     assert table.report() == tmp_path / "table.html"
+    kept = (tmp_path / "table.parquet").read_bytes()
+    with pytest.raises(indelible.UserError, match=r"table.parquet: the report is HTML; end the file's name in .html"):
+        table.report(tmp_path / "table.parquet")
+    with pytest.raises(indelible.UserError, match=r"report -o \.: the report is HTML"):
+        table.report(".")
+    (tmp_path / "link.html").symlink_to(tmp_path / "table.parquet")
+    with pytest.raises(indelible.UserError, match=r"link.html: this is one of the tables that are read"):
+        table.report(tmp_path / "link.html")
+    assert (tmp_path / "table.parquet").read_bytes() == kept
     with pytest.raises(indelible.UserError, match="needs the folder of one study run"):
         table.losses()
 

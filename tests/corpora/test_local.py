@@ -249,7 +249,7 @@ def test_parquet_strings_that_are_no_utf8_and_nested_ones(tmp_path: Path) -> Non
     strings = pa.StringArray.from_buffers(2, *raw.buffers()[1:])  # nobody checks what a file claims to be text
     pq.write_table(pa.table({"text": strings, "list": [["a"], ["b"]], "raw": raw}), tmp_path / "a.parquet")
     path = str(tmp_path / "a.parquet")
-    assert "a.parquet rows 1 to 1024: not UTF-8" in refusal(tmp_path, path=path)
+    assert "a.parquet rows 1 to 2: not UTF-8" in refusal(tmp_path, path=path)
     assert "a.parquet row 1: column 'list' is nested, not text" in refusal(tmp_path, path=path, text_column="list")
     assert "column 'raw' is of type bytes, not text" in refusal(tmp_path, path=path, text_column="raw")
 

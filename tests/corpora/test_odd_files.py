@@ -1,7 +1,10 @@
 """Files as people have them: marks, links, other encodings, odd JSON. Read, or refused with file, line and fix."""
 
+import bz2
+import gzip
 import json
 import logging
+import lzma
 import os
 from pathlib import Path
 
@@ -84,6 +87,49 @@ def test_other_encodings_are_named(tmp_path: Path, encoding: str, name: str) -> 
     start = b"\xfe\xff" if encoding == "utf-16-be" else b""
     (tmp_path / name).write_bytes(start + (LINE + "\n").encode(encoding))
     assert "is UTF-16 (by its byte order mark); convert it to UTF-8" in refusal(tmp_path, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(LINE.encode()), "is no text but gzip; name it .gz"),
+        (zstd.compress(LINE.encode()), "is no text but Zstandard; name it .zst"),
+        (bz2.compress(LINE.encode()), "is no text but bzip2; unpack it"),
+        (lzma.compress(LINE.encode()), "is no text but xz; unpack it"),
+        (b"PK\x03\x04\x14\x00", "is no text but a ZIP archive; unpack it"),
+        (b"%PDF-1.7\n\xe2\xe3", "is no text but PDF; extract its text"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
+def test_files_that_are_no_text_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert message in refusal(tmp_path, tmp_path / name)
+
+
+def test_parquet_under_another_name_is_named_and_read_when_asked(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["some text"]}), tmp_path / "a.jsonl")
+    assert "is no text but Parquet; name it .parquet, or set format" in refusal(tmp_path, tmp_path / "a.jsonl")
+    assert texts(tmp_path, tmp_path / "a.jsonl", format="parquet") == ["some text"]
+
+
+@pytest.mark.parametrize("filtered", [{"n": "3"}, {"n": 4}, {"n": [5, 6], "text": "some text"}])
+def test_a_filter_that_leaves_nothing_is_named(tmp_path: Path, filtered: dict) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "some text", "n": 3}\n')
+    found = refusal(tmp_path, tmp_path / "a.jsonl", filter=filtered)
+    assert "a.jsonl: no record with text passes the filter (n: " in found
+    assert texts(tmp_path, tmp_path / "a.jsonl", filter={"n": 3}) == ["some text"]
+
+
+@pytest.mark.parametrize("path", ["https://example.org/a.jsonl", "s3://bucket/a.parquet"])
+def test_an_address_is_no_path(path: str) -> None:
+    with pytest.raises(ValueError, match="is an address, not a path; fetch the file first, or use kind: hub"):
+        LocalCorpus.model_validate({"path": [path]})
+
+
+@pytest.mark.parametrize("path", ["", " ", ["a.jsonl", ""]])
+def test_an_empty_path_is_not_the_folder_here(path: object) -> None:
+    with pytest.raises(ValueError, match="an empty path; name a file or folder"):
+        LocalCorpus.model_validate({"path": path})
 
 
 def test_json_lines_in_a_json_file_are_read(tmp_path: Path) -> None:
@@ -215,3 +261,9 @@ def test_without_a_home_the_fix_is_said(monkeypatch: pytest.MonkeyPatch) -> None
         default_cache_dir()
     with pytest.raises(ValueError, match="the home folder of ~ is not known here"):
         LocalCorpus(path="~/a.jsonl")  # type: ignore[arg-type]
+
+
+def test_the_home_of_nobody_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INDELIBLE_CACHE", "~nobody-has-this-name/cache")
+    with pytest.raises(UserError, match="INDELIBLE_CACHE = '~nobody-has-this-name/cache': there is no such home"):
+        default_cache_dir()

@@ -137,6 +137,8 @@ def test_wrong_requests_are_exit_code_two(arguments):
         (("--later", "nowhere.jsonl"), "no such file or folder, and no corpus of that name"),
         (("--set", "updates"), "expected field=value"),
         (("--budget", "soon"), "expected a time such as 40m"),
+        (("--base", "./nowhere"), "--base = './nowhere': no such folder"),
+        (("--executor", "k8s"), "--executor k8s: expected one of local, slurm"),
         (("--set", "adapt=[lora]", "--set", "lora_targets=[c_attn]"), "c_attn not among the linear layers"),
     ):
         code, text = invoke(arguments, *more)

@@ -50,6 +50,7 @@ def test_text_is_a_name_or_a_file(tmp_path):
     assert "no such file or folder, and no corpus of that name; there are general, music" in refused(
         keep="nowhere.jsonl"
     )
+    assert "--keep : no such file or folder" in refused(keep=""), "not the folder that the command runs in"
     (tmp_path / "config.json").write_text("{}")
     assert "this is a model; --keep takes text" in refused(keep=str(tmp_path))
 

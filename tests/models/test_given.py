@@ -34,6 +34,12 @@ def test_identity_is_the_content_and_not_the_place(checkpoint, tmp_path):
     assert find_checkpoint(str(moved)).sha256 != found.sha256, "another config is another model"
 
 
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_not_the_folder_here(name):
+    with pytest.raises(UserError, match=r"models inspect = '\s*': an empty name; give a folder"):
+        find_checkpoint(name, where="models inspect")
+
+
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "just-a-word", "a/b/c"])
 def test_a_missing_folder_is_named(name):
     with pytest.raises(UserError, match=r"no such folder; give a folder, a hub id .*catalogue \(smollm2"):

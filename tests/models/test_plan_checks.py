@@ -35,6 +35,11 @@ def test_a_target_that_the_model_does_not_have_is_named():
         check_methods(found, ["c_attn"])
 
 
+def test_adapters_have_some_place():
+    with pytest.raises(UserError, match=r"posttrain.lora.targets = \[\]"):
+        specs(posttrain={"method": "lora", "lora": {"targets": []}})
+
+
 @pytest.mark.parametrize(
     "finetune",
     [{}, {"method": "lora"}, {"method": "lora", "lora": {"r": 4, "alpha": 1}}],

@@ -182,6 +182,15 @@ def test_the_commands_take_several_places(whole, parts, tmp_path):
     assert json.loads(run("results", *parts, "--format", "json").stdout)
 
 
+def test_a_joined_table_takes_the_place_of_none_of_its_parts(whole, tmp_path):
+    part = tmp_path / "part.csv"
+    assert run("results", whole, "-o", part).exit_code == 0
+    kept = part.read_bytes()
+    refused = run("results", part, whole, "-o", tmp_path / "." / "part.csv")
+    assert "part.csv: this is one of the tables that are read; name another file." in str(refused.exception)
+    assert part.read_bytes() == kept
+
+
 def test_parquet_of_several_places_needs_a_file(parts):
     refused = run("results", *parts, "--format", "parquet")
     assert isinstance(refused.exception, UserError)

@@ -88,3 +88,9 @@ def test_a_run_that_nested_seeds_share_is_no_copy(table, tmp_path):
     order = [*table.columns[:place], "finetune_seed", *table.columns[place:]]
     write_table(pl.concat(parts).select(order), tmp_path / "t.parquet", "parquet")
     assert read_table(tmp_path / "t.parquet").height == 2 * table.height
+
+
+def test_a_table_without_a_chain_is_refused(table, tmp_path):
+    write_table(table.clear(), tmp_path / "t.csv", "csv")
+    with pytest.raises(UserError, match=r"t\.csv: a table without a single chain; expected a results table"):
+        read_table(tmp_path / "t.csv")

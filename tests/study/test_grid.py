@@ -111,6 +111,8 @@ def test_overrides_reach_any_field_and_are_read_as_yaml():
         apply_overrides(BASE, ["finetune.lr"])
     with pytest.raises(UserError, match="is not YAML"):
         apply_overrides(BASE, ["finetune.lr=[1"])
+    with pytest.raises(UserError, match=r"a path of 5,001 parts; no field of a study lies so deep"):
+        apply_overrides(BASE, ["a." * 5_000 + "b=1"])
 
 
 PAIR = {"pre": "general", "post": "music", "ft": "chemistry"}
