@@ -109,7 +109,7 @@ def verdicts_footnote(inference: Inference, *, is_corrected: bool) -> str:
 
 def compare_footnote(inference: Inference, losses: Sequence[str] = ()) -> str:
     """How to read the lines of `comparison_text`; ``losses`` are those that are compared."""
-    of_pairs = " (of accuracies shares of pairs, of preference losses nats a pair)"
+    of_pairs = " (of accuracies shares of pairs or examples, of preference losses nats a pair)"
     units = of_pairs if any(is_higher_better(loss) for loss in losses) else ""
     risk = f"Each comparison by itself has a risk of {confidence_text(inference.level)}"
     return (

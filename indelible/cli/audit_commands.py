@@ -28,6 +28,9 @@ BaseOption = Annotated[str | None, typer.Option(help="The checkpoint before it h
 AgainstOption = Annotated[
     list[str] | None, typer.Option(help="Another checkpoint to compare with; repeat for several of one recipe.")
 ]
+TaskOption = Annotated[
+    list[str] | None, typer.Option("--task", help="A task file (docs/tasks.md): its accuracy before and after. Repeat.")
+]
 OutOption = Annotated[Path | None, typer.Option(help="Folder of the runs and the card.")]
 BudgetOption = Annotated[str, typer.Option(help="Time, e.g. 40m or 2h: as much of the battery as fits is run; or all.")]
 BatteryOption = Annotated[
@@ -56,6 +59,7 @@ def audit(
     later: LaterOption = None,
     base: BaseOption = None,
     against: AgainstOption = None,
+    tasks: TaskOption = None,
     out: OutOption = None,
     budget: BudgetOption = "40m",
     battery: BatteryOption = None,
@@ -90,7 +94,7 @@ def audit(
     seconds = parse_budget(budget)
     request = make_request(
         models or [], keep, later or [], read_battery(battery, _values(overrides or [])), base=base,
-        against=against or [], require=require, customer=customer, gain=gain,
+        against=against or [], require=require, customer=customer, gain=gain, tasks=tasks or [],
     )  # fmt: skip
     auditor = Auditor(request, out or Path("audit"), workers)
     if plan:

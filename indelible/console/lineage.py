@@ -180,6 +180,8 @@ def render(run_dir: Path) -> RenderableType:
         parts += [Text(f"{now.get('phase')}: step {now['step']} of {now.get('total_steps')}{loss}"), Text()]
     if run.evaluations:
         parts += [_losses(run.evaluations), Text()]
+    if any(one.metric for one in run.evaluations):
+        parts += [_accuracies(run.evaluations), Text()]
     if (result := run.result) is not None:
         times = ", ".join(f"{name} {duration(getattr(result, f'{name}_seconds'))}" for name in _TIMES)
         parts += [Text(f"ended by {result.stop_reason} after {result.steps} of {result.total_steps} steps; {times}")]
@@ -203,8 +205,19 @@ def _losses(evaluations: tuple[Evaluation, ...]) -> Table:
     table = Table("loss on", "nats/token", "± standard error", "bits/byte", "tokens", "documents", box=None)
     table.pad_edge = False
     for one in evaluations:
+        if one.metric is not None:
+            continue
         numbers = (_number(value) for value in (one.nats_per_token, one.standard_error, one.bits_per_byte))
         table.add_row(one.corpus, *numbers, f"{one.tokens:,}", f"{one.documents:,}")
+    return table
+
+
+def _accuracies(evaluations: tuple[Evaluation, ...]) -> Table:
+    table = Table("accuracy on", "share", "± standard error", "examples", "cut", "measure", box=None, pad_edge=False)
+    for one in evaluations:
+        if one.metric is not None:
+            table.add_row(one.corpus, _number(one.accuracy), _number(one.accuracy_se), f"{one.documents:,}",
+                          f"{one.cut or 0:,}", one.metric)  # fmt: skip
     return table
 
 
@@ -227,7 +240,11 @@ def differences(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:
         if run.result is not None and all(other.result is not None for other in both):
             # else every figure would count as different
             facts["result"] = {key: getattr(run.result, key) for key in _COMPARED}
-            facts["losses"] = {f"{one.corpus} ({one.windows} windows)": one.nats_per_token for one in run.evaluations}
+            facts["losses"] = {
+                f"{one.corpus} ({one.windows} windows)": one.nats_per_token for one in run.evaluations if not one.metric
+            }
+            if accuracies := {f"{one.corpus}": one.accuracy for one in run.evaluations if one.metric}:
+                facts["accuracies"] = accuracies
             facts["environment"] = run.result.environment
         sides.append(flat(facts))
     keys = [*sides[0], *(key for key in sides[1] if key not in sides[0])]

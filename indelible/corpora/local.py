@@ -74,7 +74,21 @@ def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _json_lines(path: Path, spec: LocalCorpus, source: str) -> Iterator[Document]:
-    columns = wanted_columns(spec)
+    for where, record in json_records(path, wanted_columns(spec)):
+        if document := document_of(record, spec, source, where):
+            yield document
+
+
+def json_records(path: Path, columns: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of a file of JSON lines, each with its place for messages.
+
+    Args:
+        path: of the file; ``.gz`` and ``.zst`` are unpacked.
+        columns: that are looked at; one of them that stands twice in a record is refused.
+
+    Raises:
+        UserError: a line is no UTF-8, or no JSON object.
+    """
     with _open(path) as lines:
         for number, line in enumerate(iter(lambda: lines.readline(_MAX_LINE_BYTES + 1), b""), 1):
             where = f"{shown(path)} line {number}"
@@ -87,8 +101,7 @@ def _json_lines(path: Path, spec: LocalCorpus, source: str) -> Iterator[Document
             line = line.removeprefix(codecs.BOM_UTF8)  # at the start, or where files were joined
             if not line.strip():
                 continue
-            if document := document_of(_json_object(line, columns, where), spec, source, where):
-                yield document
+            yield where, _json_object(line, columns, where)
 
 
 def _check_mark(path: Path, start: bytes) -> None:

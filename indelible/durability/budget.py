@@ -13,7 +13,7 @@ from pathlib import Path
 from indelible.errors import UserError
 from indelible.records import StageResult, run_dir
 from indelible.study.graph import StageRun
-from indelible.workflow.estimate import Estimate, estimate
+from indelible.workflow.estimate import Estimate, estimate, task_flops
 from indelible.workflow.planning import Planned
 
 START_SECONDS = 20.0  # of worker processes that start, and of the last ones that wait for each other
@@ -73,6 +73,8 @@ def price(planned: Planned, out: Path | None, workers: int | None) -> Price:
         total += own
         ends[run.id] = own + ends.get(run.parent or "", 0.0)
         longest = max(longest, ends[run.id])
+    for checkpoint, wanted in planned.graph.task_evaluations.items():
+        total += task_flops(planned, checkpoint, [*wanted.values()]) / rate
     return Price(
         seconds=START_SECONDS + max(total / found.workers, longest),
         stage_runs=found.stage_runs,

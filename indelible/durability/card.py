@@ -100,6 +100,19 @@ class SurvivalPoint(Part):
     careless: float
 
 
+class AccuracyRow(Part):
+    """What becomes of one checkpoint's accuracy on a task. Chance level is not subtracted."""
+
+    task: str
+    checkpoint: str  # as it was named
+    later: str  # the new corpus of the trials
+    examples: int
+    before: Number  # of the checkpoint itself; n counts examples, and the interval is over them
+    after: Number  # at the end of the trials without replay: mean over their settings; over seeds of fine-tuning and
+    # examples
+    settings: int  # that are done with every seed
+
+
 class Compared(Part):
     """The model minus the one that it is compared with."""
 
@@ -156,6 +169,7 @@ class Audit(Record):
     half_life_at_least: float | None  # tokens: more than half is left at the end of most trials
     noise: float | None  # nats per token: standard deviation between re-runs with other seeds, pooled over settings
     comparison: tuple[Compared, ...]
+    accuracies: tuple[AccuracyRow, ...] = ()  # where tasks are given
     warnings: tuple[str, ...]
     left_out: tuple[str, ...]  # of the battery, by the budget
     threat_model: tuple[str, ...]

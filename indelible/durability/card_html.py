@@ -10,7 +10,7 @@ from markupsafe import Markup
 from indelible.durability import figures
 from indelible.durability.card import Audit
 from indelible.durability.charts import gauge, short
-from indelible.durability.wording import VERDICT_WORDS, names_text, number_text, short_name
+from indelible.durability.wording import ACCURACIES_TEXT, VERDICT_WORDS, names_text, number_text, short_name
 
 MOST_ROWS = 200  # settings in the page's table
 
@@ -40,6 +40,8 @@ def card_html(audit: Audit) -> str:
             "comparison": figures.comparison_figure(audit),
         },
         facts=facts(audit),
+        accuracies_text=ACCURACIES_TEXT,
+        short_name=short_name,
         interval=lambda number, is_share=False: figures.number_text(number, is_share=is_share, with_n=False),
         short=short,
         tied=tied,

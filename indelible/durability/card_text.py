@@ -5,7 +5,7 @@ from typing import Any
 from indelible.durability import figures
 from indelible.durability.card import Audit
 from indelible.durability.card_html import facts, unit_text
-from indelible.durability.wording import VERDICT_WORDS, names_text, short_name
+from indelible.durability.wording import ACCURACIES_TEXT, VERDICT_WORDS, names_text, short_name
 from indelible.study.yaml_reader import write_yaml
 
 _SPECIAL = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]<>|#"})
@@ -55,6 +55,13 @@ def card_markdown(audit: Audit) -> str:
             ["updates on the kept data", "restored, of what was lost", "still missing"],
             [[row.updates, figures.number_text(row.restored, is_share=True),
               figures.number_text(row.missing, is_share=True)] for row in audit.relearning],
+        )  # fmt: skip
+    if audit.accuracies:
+        parts += ["## Accuracies", "", plain(ACCURACIES_TEXT), ""]
+        parts += table(
+            ["task", "checkpoint", "new data", "before", "after", "examples", "settings"],
+            [[row.task, row.checkpoint, row.later, figures.number_text(row.before, is_share=True),
+              figures.number_text(row.after, is_share=True), row.examples, row.settings] for row in audit.accuracies],
         )  # fmt: skip
     for heading, lines in (("Warnings", audit.warnings), ("Threat model", audit.threat_model),
                            ("Not tested", (*audit.not_tested, *_left_out(audit)))):  # fmt: skip

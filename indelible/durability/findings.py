@@ -9,6 +9,7 @@ import numpy as np
 
 from indelible import __version__
 from indelible.durability import rows, wording
+from indelible.durability.accuracies import accuracy_rows
 from indelible.durability.card import EXIT_CODES, Audit, Compared, CustomerRow, Later, Scope, SettingRow
 from indelible.durability.documents import Documents, difference_error, document_errors
 from indelible.durability.measures import Measures, pooled
@@ -56,6 +57,7 @@ def make_audit(out: Path, asked: Asked) -> Audit:
         relearning=tuple(rows.relearning_rows(measures, found.controls, request.battery.relearning)),
         worst_of=tuple(measures.worst_of(request.gain)), survival=tuple(rows.survival(measures)), half_life=half_life,
         half_life_at_least=at_least, noise=pooled([row.spread for row in setting_rows]), comparison=tuple(comparison),
+        accuracies=tuple(accuracy_rows(run, request, asked.portion.settings, asked.ids)),
         warnings=(*warnings, *_warnings(request, later, setting_rows, customers, measures)), left_out=asked.left_out,
         threat_model=wording.threat_model(request, asked.portion),
         not_tested=wording.not_tested(request, asked.portion), proxy=wording.proxy_text(request), cost=_cost(run),

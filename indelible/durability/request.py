@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +45,7 @@ class AuditRequest:
     require: Requirement | None = None  # None: what is usual for the unit
     customer: Customer = "typical"
     gain: float = GAINS[-1]
+    tasks: Mapping[str, str] = field(default_factory=dict)  # task files by name
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
@@ -84,6 +85,7 @@ def make_request(
     require: str | float | None = None,
     customer: str = "typical",
     gain: float = GAINS[-1],
+    tasks: Sequence[str] = (),
 ) -> AuditRequest:
     """Checks a request and names its data.
 
@@ -115,7 +117,23 @@ def make_request(
     return AuditRequest(
         models=tuple(models), keep=names[0], later=tuple(names[1:]), corpora=corpora, battery=battery, base=base,
         against=tuple(against), require=_requirement(require, base), customer=customer, gain=gain,
+        tasks=_tasks(tasks),
     )  # fmt: skip
+
+
+def _tasks(paths: Sequence[str]) -> dict[str, str]:
+    """Task files by the names that they have without their endings."""
+    found: dict[str, str] = {}
+    for path in paths:
+        name = _stem(Path(path)) or "task"
+        if name in found:
+            raise UserError(f"--task {printable(path)}: {name!r} is named twice; give the files names that differ.")
+        found[name] = path
+    return found
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"\W+", "_", path.name.split(".")[0], flags=re.ASCII).strip("_")
 
 
 def init_of(checkpoint: str) -> dict[str, str]:
@@ -160,8 +178,7 @@ def _corpus(option: str, reference: str, battery: Battery) -> tuple[str, dict[st
         )
     if reference in CATALOGUE or (path / "config.json").is_file():
         raise UserError(f"{option} {reference}: this is a model; {option} takes text.")
-    stem = re.sub(r"\W+", "_", path.name.split(".")[0], flags=re.ASCII).strip("_") or "data"
-    return stem, {"kind": "local", "path": str(path), **_columns(option, path)}
+    return _stem(path) or "data", {"kind": "local", "path": str(path), **_columns(option, path)}
 
 
 def _cap(battery: Battery) -> int:

@@ -174,6 +174,7 @@ def audit(
     out: str | Path,
     base: str | Path | None = None,
     against: str | Path | Sequence[str | Path] = (),
+    tasks: str | Path | Sequence[str | Path] = (),
     budget: str | float | None = DEFAULT_BUDGET,
     battery: str | Path | Mapping[str, Any] | None = None,
     set: Mapping[str, Any] | None = None,
@@ -194,6 +195,7 @@ def audit(
         out: folder of the study and of the card; the same call continues after anything that stopped it.
         base: the checkpoint before it had the capability: then the card tells shares.
         against: another checkpoint, or several of another recipe, to be compared with.
+        tasks: task files (docs/tasks.md) whose accuracies the card has, before and after.
         budget: seconds, a time such as ``40m``, or ``all``: the largest part of the battery that fits is run.
         battery: ``quick``, ``standard``, ``thorough``, a YAML file or a dictionary; None = by this machine.
         set: fields laid over the battery, e.g. ``{"lr": [1e-4, 3e-4]}``.
@@ -217,7 +219,7 @@ def audit(
     chosen = read_battery(battery, set)
     request = make_request(
         _names(model), str(keep), _names(later), chosen, base=None if base is None else str(base),
-        against=_names(against), require=require, customer=customer, gain=gain,
+        against=_names(against), require=require, customer=customer, gain=gain, tasks=_names(tasks),
     )  # fmt: skip
     auditor = Auditor(request, Path(out), workers)
     execute = partial(run_study, out=out, workers=workers, progress=progress, executor=executor, force=force)

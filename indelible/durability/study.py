@@ -157,11 +157,14 @@ def study_of(request: AuditRequest, portion: Portion, config: Mapping[str, Any],
         "seq_len": battery.seq_len,
         "corpora": dict(request.corpora),
         "data": {"split": {"heldout_fraction": battery.heldout_fraction}, "loss_on": request.loss_on},
-        "evaluation": {"windows": battery.windows, "stop_windows": 1},
+        "evaluation": {
+            "windows": battery.windows, "stop_windows": 1,
+            **({"tasks": {name: {"file": path} for name, path in request.tasks.items()}} if request.tasks else {}),
+        },
         "execution": dict(battery.execution),
         "seeds": list(portion.seeds),
         "arms": arms,
-    }
+    }  # fmt: skip
 
 
 def _finetune(request: AuditRequest, setting: Setting, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,13 @@ CUSTOMER_WORDS = {
     "careless": "a careless customer (the worst setting of the battery)",
 }
 
+ACCURACIES_TEXT = (
+    "Before: the checkpoint itself, with the interval over examples. After: at the end of the trials without replay, "
+    "mean over their settings, with the interval over seeds of fine-tuning and examples; a trial that diverged has "
+    "nothing right. Not at equal gain, as losses are; chance level is not subtracted, and the verdict does not look "
+    "at them."
+)
+
 
 def names_text(names: Sequence[str]) -> str:
     """A list as people write it."""

@@ -6,11 +6,12 @@ format is refused.
 
 from indelible.records.base import RUN_ID, Amount, Record, Tally
 from indelible.records.made import Evaluation, Failure, PackedRows, PackedSide, StageResult, UseCounts
-from indelible.records.places import documents_path, evaluation_name, evaluation_path, run_dir, run_name
+from indelible.records.places import documents_path, evaluation_name, evaluation_path, run_dir, run_name, task_path
 from indelible.records.plan import Plan, PlannedChain, PlannedRun, RunCost
+from indelible.records.task_examples import TaskExample, TaskExamples
 
 __all__ = [
     "RUN_ID", "Amount", "Evaluation", "Failure", "PackedRows", "PackedSide", "Plan", "PlannedChain", "PlannedRun",
-    "Record", "RunCost", "StageResult", "Tally", "UseCounts", "documents_path", "evaluation_name", "evaluation_path",
-    "run_dir", "run_name",
+    "Record", "RunCost", "StageResult", "Tally", "TaskExample", "TaskExamples", "UseCounts", "documents_path",
+    "evaluation_name", "evaluation_path", "run_dir", "run_name", "task_path",
 ]  # fmt: skip

@@ -98,6 +98,9 @@ class Failure(Record):
 class Evaluation(Record):
     """evaluations/<checkpoint>/<id>.json: the loss of one checkpoint on held-out windows of one corpus.
 
+    Or its accuracy on a task: then `corpus` is the name of the task, the figures of the loss are absent, `documents`
+    counts examples, and <id>.documents.parquet has document (the number of an example) and correct (0 to 1).
+
     The losses by document are beside it, in <id>.documents.parquet: document (its number in the held-out split), tokens
     (targets that count) and nats (their sum). Of a corpus of pairs a document is a pair: tokens and nats are those of
     its better answer, and rejected_tokens, rejected_nats and prompt (the same number for equal prompts) stand beside.
@@ -113,16 +116,24 @@ class Evaluation(Record):
     tokens: Tally  # targets that count
     documents: Tally
     windows: Tally
-    loss_on: LossOn
-    accuracy: Amount | None = None  # of pairs: the share of them whose better answer is the likelier one
-    accuracy_se: Amount | None = None  # standard errors are clustered by prompt
+    loss_on: LossOn | None = None  # None of a task
+    accuracy: Amount | None = None  # of pairs: the share of them whose better answer is the likelier one; of a task:
+    # the share of its examples that are right
+    accuracy_se: Amount | None = None  # standard errors are clustered by prompt; examples of a task are independent
     margin: float | None = None  # of pairs: log p(better) - log p(worse), nats a pair
     margin_se: Amount | None = None
+    metric: str | None = None  # of a task: what lm-eval calls the measure whose mean is `accuracy`
+    cut: Tally | None = None  # of a task: examples longer than the model's context, cut from the left
     seconds: Amount = 0.0
     environment: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _a_finished_one_has_a_loss(self) -> Self:
-        if self.status == "done" and self.nats_per_token is None:
+        if self.metric is not None:
+            if self.accuracy is None or self.accuracy > 1:
+                raise ValueError("accuracy has no number between 0 and 1")
+        elif self.status == "done" and self.nats_per_token is None:
             raise ValueError("status is done, and nats_per_token has no number")
+        elif self.loss_on is None:
+            raise ValueError("loss_on is missing")
         return self

@@ -26,3 +26,8 @@ def evaluation_name(checkpoint: str, evaluation: str) -> str:
 def documents_path(out: Path, checkpoint: str, evaluation: str) -> Path:
     """File of the losses by document of an evaluation."""
     return out / "evaluations" / checkpoint / f"{evaluation}.documents.parquet"
+
+
+def task_path(out: Path, stored_name: str) -> Path:
+    """File of the examples of a task of the user's own."""
+    return out / "tasks" / f"{stored_name}.json"

@@ -10,7 +10,7 @@ from indelible.records.base import RUN_ID, Amount, Record
 from indelible.study.execution import ExecutionSpec
 from indelible.study.inference import InferenceSpec
 from indelible.study.seeds import Seeds
-from indelible.study.stage_spec import EvaluationSpec
+from indelible.study.stage_spec import EvaluationSpec, TaskEvaluation
 from indelible.study.training import WatchSpec
 
 _COLUMN = re.compile(r"\w[\w .:,+-]*")
@@ -90,6 +90,8 @@ class Plan(Record):
     stage_runs: tuple[PlannedRun, ...]  # parents before children
     heldout: tuple[EvaluationSpec, ...] = ()  # kinds of evaluation, their `checkpoint` empty
     evaluations: dict[str, dict[str, int]] = Field(default_factory=dict)  # checkpoint id: evaluation id: its kind
+    tasks: tuple[TaskEvaluation, ...] = ()  # that checkpoints are evaluated on too, their `checkpoint` empty
+    task_evaluations: dict[str, dict[str, int]] = Field(default_factory=dict)  # checkpoint id: evaluation id: its task
     chains: tuple[PlannedChain, ...] = ()
 
     @model_validator(mode="after")
@@ -105,18 +107,26 @@ class Plan(Record):
             stages[run.id] = run.stage
         folders = (*self.stores.values(), *(kind.store for kind in self.heldout), self.tokenizer or "none")
         _check_plain("folder below tokens/", folders)
+        _check_plain("file below tasks/", (task.stored_name for task in self.tasks))
         _check_plain("id of a given checkpoint", self.given)
-        for checkpoint, wanted in self.evaluations.items():
-            if checkpoint not in stages and checkpoint not in self.given:
-                raise ValueError(
-                    f"evaluations name {checkpoint!r}, which is neither a stage run nor a given checkpoint"
-                )
-            for name, kind in wanted.items():
-                if not RUN_ID.fullmatch(name) or not 0 <= kind < len(self.heldout):
-                    raise ValueError(f"evaluation {name!r} of {checkpoint} is not sound")
+        checkpoints = {*stages, *self.given}
+        _check_evaluations("evaluations", self.evaluations, checkpoints, len(self.heldout))
+        _check_evaluations("task_evaluations", self.task_evaluations, checkpoints, len(self.tasks))
         for number, chain in enumerate(self.chains):
             chain.check(f"chain {number}", stages, self.given)
         return self
+
+
+def _check_evaluations(
+    what: str, evaluations: Mapping[str, Mapping[str, int]], checkpoints: Container[str], kinds: int
+) -> None:
+    """Evaluations are of checkpoints of the plan and of kinds that it has, and their ids are file names."""
+    for checkpoint, wanted in evaluations.items():
+        if checkpoint not in checkpoints:
+            raise ValueError(f"{what} name {checkpoint!r}, which is neither a stage run nor a given checkpoint")
+        for name, kind in wanted.items():
+            if not RUN_ID.fullmatch(name) or not 0 <= kind < kinds:
+                raise ValueError(f"evaluation {name!r} of {checkpoint} is not sound")
 
 
 def _check_plain(what: str, names: Iterable[str]) -> None:

@@ -64,9 +64,9 @@ def _add_chain(rows: dict[str, list[dict[str, Any]]], run: StudyRun, chain: Plan
 
 
 def _losses(run: StudyRun, chain: PlannedChain, checkpoint: str) -> dict[str, float | None]:
-    """The reported losses of a checkpoint by corpus."""
+    """The reported losses of a checkpoint by corpus; accuracies on tasks have no place among them."""
     planned = run.planned_evaluations(chain, checkpoint)
-    made = {corpus: run.evaluations.get(name) for corpus, name in planned.items()}
+    made = {corpus: run.evaluations.get(name) for corpus, name in planned.items() if corpus not in run.tasks}
     return {corpus: one.nats_per_token for corpus, one in made.items() if one is not None}
 
 

@@ -8,7 +8,7 @@ from indelible.objectives.preference import MEASURES
 from indelible.records import Evaluation, PlannedChain
 from indelible.results.chain_settings import settings_frame
 from indelible.results.preference import REFERENCE, PairMeasures, Reference, references
-from indelible.results.run_folder import StudyRun
+from indelible.results.run_folder import TASK_MEASURES, StudyRun
 
 _NUMBERS: dict[str, type[pl.DataType]] = {
     "nats_per_token": pl.Float64,
@@ -23,11 +23,15 @@ _OF_PAIRS: dict[str, type[pl.DataType]] = {  # where the study has a corpus of p
     **{name: pl.Float64 for measure in MEASURES for name in (measure, f"{measure}_se")},
     REFERENCE: pl.String,
 }
+_OF_TASKS: dict[str, type[pl.DataType]] = {  # where the study has tasks
+    name: pl.Float64 for measure in TASK_MEASURES for name in (measure, f"{measure}_se")
+}
+_NOT_OF_TASKS = dict.fromkeys(("tokens", "windows"))  # a task has examples alone
 _KEYS = ("chain", "stage", "checkpoint", "corpus", "evaluation", "status")
 
 
 def losses(run: StudyRun) -> pl.DataFrame:
-    """Every loss that the plan asks for, made or not, as (chain, stage, corpus).
+    """Every loss and accuracy that the plan asks for, made or not, as (chain, stage, corpus or task).
 
     Returns:
         ``study``; ``chain``, the number of the row in the results table; the chain's settings and seeds; ``stage``,
@@ -35,7 +39,8 @@ def losses(run: StudyRun) -> pl.DataFrame:
         run id or ``given-...``; ``corpus``; ``evaluation``, its id; ``is_first``; ``status``, as of a chain;
         ``nats_per_token``, ``bits_per_byte``, ``standard_error``, ``tokens``, ``documents``, ``windows``, ``loss_on``.
         Of a study with pairs of answers also `indelible.results.preference.MEASURES`, each with ``_se``, and
-        ``reference``, the checkpoint that they are measured against.
+        ``reference``, the checkpoint that they are measured against. Of a study with tasks also ``accuracy`` and
+        ``accuracy_se``; then ``corpus`` is a task, ``documents`` counts its examples, and there is no loss.
 
         Chains share checkpoints, and then their losses: a row for each chain, so that a chain can be filtered and
         grouped by its settings. What is counted over losses themselves is counted where ``is_first``: there each
@@ -101,6 +106,8 @@ class _Rows:
             if corpus in run.pair_corpora:
                 found |= self._measures.against(checkpoint, name, reference, at_start.get(corpus))
                 found[REFERENCE] = reference and reference.checkpoint
+            elif corpus in run.tasks:
+                found |= _NOT_OF_TASKS
             for key in self.numbers:
                 self._columns[key].append(found[key] if key in found else getattr(made, key, None))
         return range(first, first + len(planned))
@@ -108,7 +115,7 @@ class _Rows:
 
 def numbers_of(run: StudyRun) -> dict[str, type[pl.DataType]]:
     """The columns that hold a loss and what belongs to it, with their types."""
-    return _NUMBERS | (_OF_PAIRS if run.pair_corpora else {})
+    return _NUMBERS | (_OF_PAIRS if run.pair_corpora else {}) | (_OF_TASKS if run.tasks else {})
 
 
 def evaluation_status(run: StudyRun, chain: PlannedChain, checkpoint: str, made: Evaluation | None) -> str:

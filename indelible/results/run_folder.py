@@ -9,9 +9,12 @@ from typing import Any, Self
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, model_validator
 
 from indelible.errors import UserError
+from indelible.objectives.preference import MEASURES
 from indelible.records import Evaluation, Failure, Plan, PlannedChain, StageResult, evaluation_name, run_dir, run_name
 from indelible.strict import LARGEST
 from indelible.study.identity import part_of
+
+TASK_MEASURES = ("accuracy",)  # of an evaluation on a task
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,13 @@ class StudyRun:
         return {store: corpus for corpus, store in self.plan.stores.items()}
 
     def planned_evaluations(self, chain: PlannedChain, checkpoint: str) -> dict[str, str]:
-        """The evaluations that a chain has of one of its checkpoints: corpus to evaluation id.
+        """The evaluations that a chain has of one of its checkpoints: corpus or task to evaluation id.
 
         A given checkpoint may be evaluated on windows of several lengths; a chain has those of its own length.
         """
-        return self._evaluations_by_length.get((checkpoint, self.seq_len(chain)), {})
+        found = self._evaluations_by_length.get((checkpoint, self.seq_len(chain)), {})
+        tasks = self.plan.task_evaluations.get(checkpoint)
+        return found | {self.plan.tasks[number].task: name for name, number in tasks.items()} if tasks else found
 
     def checkpoints(self, chain: PlannedChain) -> dict[str, str]:
         """The checkpoints of a chain in order, by stage; ``start`` is the given checkpoint that it starts from."""
@@ -88,6 +93,17 @@ class StudyRun:
         """By the run id of a chain's first stage: it is looked up for every chain, checkpoint and corpus."""
         first = dict.fromkeys(next(iter(chain.stages.values())) for chain in self.plan.chains)
         return {name: self._part(name, "seq_len", of=int) for name in first}
+
+    @cached_property
+    def tasks(self) -> frozenset[str]:
+        """The names of the tasks that checkpoints are evaluated on."""
+        return frozenset(task.task for task in self.plan.tasks)
+
+    def measures_of(self, corpus: str) -> tuple[str, ...]:
+        """What evaluations on a corpus of pairs or on a task measure beside a loss; nothing on any other corpus."""
+        if corpus in self.tasks:
+            return TASK_MEASURES
+        return MEASURES if corpus in self.pair_corpora else ()
 
 
 def read_study_run(root: Path) -> StudyRun:
@@ -119,9 +135,10 @@ def read_study_run(root: Path) -> StudyRun:
         elif (failure := Failure.read(f"{folder}/failure.json")) is not None:
             failures[run.id] = failure
     evaluations: dict[str, Evaluation] = {}
-    for checkpoint, wanted in plan.evaluations.items():
+    for checkpoint in dict.fromkeys((*plan.evaluations, *plan.task_evaluations)):
         if checkpoint not in results and checkpoint not in plan.given:
             continue  # its stage run is not done
+        wanted = (*plan.evaluations.get(checkpoint, {}), *plan.task_evaluations.get(checkpoint, {}))
         for name in wanted:
             path = f"{root}/{evaluation_name(checkpoint, name)}"
             if (made := Evaluation.read(path)) is not None:

@@ -11,7 +11,6 @@ import polars as pl
 
 from indelible.errors import UserError
 from indelible.files import atomic_write
-from indelible.objectives.preference import MEASURES
 from indelible.records import PlannedChain
 from indelible.results.chain_settings import extra_settings, settings_frame
 from indelible.results.columns import (
@@ -109,11 +108,12 @@ def results_table(run: StudyRun) -> pl.DataFrame:
         UserError: two chains of the plan have equal settings and seeds, and are other runs.
     """
     chains, extra = run.plan.chains, extra_settings(run.plan.chains)
-    names = list(dict.fromkeys(name for chain in chains for name in chain.views if name not in LOSSES))
-    losses = _views(run, names)
+    tasks = {view for chain in chains for view, (_, corpus) in chain.views.items() if corpus in run.tasks}
+    names = list(dict.fromkeys(name for chain in chains for name in chain.views if name not in {*LOSSES, *tasks}))
+    losses, measured = _views(run, names), _measured_views(run)
     outcomes, tokens = _outcomes(run), _token_counts(run)
     stages = [stage for stage in run.stages if stage not in SHORT_STAGES]
-    shown = [*names, *(f"{view}_{one}" for view in _pair_views(run) for one in MEASURES)]
+    shown = [*names, *(f"{view}_{one}" for view, measures in measured.items() for one in measures)]
     order = [name for name in column_order(extra, shown, stages, tokens.columns) if not _is_absent(name, shown, losses)]
     _check_names(run, order)
     parts = [settings_frame(chains), losses, outcomes, tokens]
@@ -184,25 +184,26 @@ def _views(run: StudyRun, names: list[str]) -> pl.DataFrame:
     columns = zip(schema.items(), zip(*wanted, strict=True) if wanted else ((),) * len(schema), strict=True)
     asked = pl.DataFrame({name: pl.Series(name, values, dtype) for (name, dtype), values in columns})
     found = asked.join(evaluation_rows(run), on=keys, how="left")
-    table, of_pairs = pl.DataFrame({"chain": pl.Series(range(len(run.plan.chains)), dtype=pl.Int64)}), _pair_views(run)
-    for view in (*LOSSES, *names):
+    table = pl.DataFrame({"chain": pl.Series(range(len(run.plan.chains)), dtype=pl.Int64)})
+    measured = _measured_views(run)
+    for view in dict.fromkeys((*LOSSES, *names, *measured)):
         own = found.filter(pl.col("view") == view)
-        numbers = [_finite(number).alias(name.format(view)) for number, name in _OF_A_LOSS.items()]
-        if view in of_pairs:
-            parts = [name for one in MEASURES for name in (one, f"{one}_se")]
-            numbers += [_finite(number).alias(f"{view}_{number}") for number in parts]
+        kept = _OF_A_LOSS.items() if view in (*LOSSES, *names) else ()  # of a task there is no loss
+        numbers = [_finite(number).alias(name.format(view)) for number, name in kept]
+        parts = [name for one in measured.get(view, ()) for name in (one, f"{one}_se")]
+        numbers += [_finite(number).alias(f"{view}_{number}") for number in parts]
         table = table.join(own.select("chain", *numbers), on="chain", how="left", maintain_order="left")
     return table.drop("chain").with_columns((pl.col("L_ret") - pl.col("L_im")).alias(FORGOTTEN))
 
 
-def _pair_views(run: StudyRun) -> list[str]:
-    """The named losses that are of pairs of answers in some chain: each is a few columns more."""
+def _measured_views(run: StudyRun) -> dict[str, tuple[str, ...]]:
+    """The named losses that are of pairs of answers or of a task in some chain: each is a few columns more."""
     views = (item for chain in run.plan.chains for item in chain.views.items())
-    return list(dict.fromkeys(view for view, (_, corpus) in views if corpus in run.pair_corpora))
+    return {view: measures for view, (_, corpus) in views if (measures := run.measures_of(corpus))}
 
 
 def _is_absent(name: str, shown: list[str], losses: pl.DataFrame) -> bool:
-    """Bits per byte of a measure of pairs: there are none."""
+    """Bits per byte of a measure of pairs or of an accuracy: there are none."""
     return name.endswith("_bpb") and name.removesuffix("_bpb") in shown and name not in losses.columns
 
 

@@ -81,7 +81,8 @@ def _of_evaluations(folder: StudyFolder, earlier: list[Plan], observer: LeaseObs
             continue
         if observer.look(evaluated).is_held or observer.look(folder.run_dir(evaluated.name)).is_held:
             continue
-        planned = [plan.evaluations[evaluated.name] for plan in plans if evaluated.name in plan.evaluations]
+        wanted = [one for plan in plans for one in (plan.evaluations, plan.task_evaluations)]
+        planned = [one[evaluated.name] for one in wanted if evaluated.name in one]
         if not planned:
             yield evaluated, "evaluations of a checkpoint that is not in the plan"
             continue

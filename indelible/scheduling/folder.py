@@ -1,6 +1,7 @@
 """A study folder as scheduling sees it: its plan, and where things are."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from indelible.errors import UserError
 from indelible.files import write_text
 from indelible.records import Plan, PlannedRun, Record, evaluation_path, run_dir
 from indelible.study.identity import part_of
-from indelible.study.stage_spec import EvaluationSpec
+from indelible.study.stage_spec import EvaluationSpec, TaskEvaluation
 
 
 class SpecFile(Record):
@@ -103,17 +104,32 @@ class StudyFolder:
         return evaluation_path(self.out, checkpoint, "any").parent
 
     def missing_evaluations(self, checkpoint: str) -> dict[str, EvaluationSpec]:
-        """Planned evaluations of a checkpoint whose files are not there, by id."""
-        planned = self.plan.evaluations.get(checkpoint, {})
+        """Planned evaluations of a checkpoint on held-out windows whose files are not there, by id."""
+        missing = self._missing(checkpoint, self.plan.evaluations)
+        return {
+            name: self.plan.heldout[kind].model_copy(update={"checkpoint": checkpoint})
+            for name, kind in missing.items()
+        }
+
+    def missing_tasks(self, checkpoint: str) -> dict[str, TaskEvaluation]:
+        """The same of evaluations on tasks: a stage run makes none of them itself."""
+        missing = self._missing(checkpoint, self.plan.task_evaluations)
+        return {
+            name: self.plan.tasks[number].model_copy(update={"checkpoint": checkpoint})
+            for name, number in missing.items()
+        }
+
+    def is_evaluated(self, checkpoint: str) -> bool:
+        """True if no evaluation of a checkpoint is missing."""
+        return not (self.missing_evaluations(checkpoint) or self.missing_tasks(checkpoint))
+
+    def _missing(self, checkpoint: str, plan: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+        planned = plan.get(checkpoint, {})
         try:
             names = set(os.listdir(self.evaluations_dir(checkpoint))) if planned else set()
         except FileNotFoundError:
             names = set()
-        return {
-            name: self.plan.heldout[kind].model_copy(update={"checkpoint": checkpoint})
-            for name, kind in planned.items()
-            if f"{name}.json" not in names
-        }
+        return {name: kind for name, kind in planned.items() if f"{name}.json" not in names}
 
 
 def has_other_spec(folder: Path, run: PlannedRun) -> bool:

@@ -53,5 +53,6 @@ def evaluation_job(folder: StudyFolder, checkpoint: str) -> EvaluationJob:
         tokens_dir=folder.tokens_dir,
         evaluations_dir=folder.evaluations_dir(checkpoint),
         evaluations=folder.missing_evaluations(checkpoint),
+        tasks=folder.missing_tasks(checkpoint),
         execution=folder.plan.execution,
     )

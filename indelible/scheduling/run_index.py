@@ -103,7 +103,7 @@ class RunIndex:
     def is_finished(self, unit: Unit) -> bool:
         """True if nothing of a unit is left to be done, by its files as they are now."""
         if unit.run is None:
-            return not self.folder.missing_evaluations(unit.checkpoint)
+            return self.folder.is_evaluated(unit.checkpoint)
         self.forget(unit.id)
         self.result(unit.id)
         return unit.id in self._finished
@@ -157,7 +157,7 @@ class RunIndex:
         if checkpoint not in self._evaluated:
             if not has_folder:
                 return UnitState(unit, Status.PLANNED)
-            if self.folder.missing_evaluations(checkpoint):
+            if not self.folder.is_evaluated(checkpoint):
                 return self._state(unit, Status.DONE)
             lease = self.observer.look(unit.folder)
             self._evaluated[checkpoint] = UnitState(unit, Status.DONE, lease) if lease.generation else None

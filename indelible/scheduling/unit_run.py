@@ -52,7 +52,7 @@ def run_unit(
     _call(job, engine, ranks, lease, progress)
     if unit.run is not None:
         _check_result(folder, unit.run)
-    elif missing := folder.missing_evaluations(unit.checkpoint):
+    elif missing := [*folder.missing_evaluations(unit.checkpoint), *folder.missing_tasks(unit.checkpoint)]:
         raise RuntimeError(f"{unit.id}: the engine came back without making {', '.join(missing)}.")
     with contextlib.suppress(FileNotFoundError):
         set_failure_aside(unit.folder, lease.record.generation - 1)

@@ -52,6 +52,9 @@ def _evaluation_work(folder: StudyFolder, checkpoint: str) -> float:
     """One forward pass a token; a stage run's own cost says what that is (three passes, and more)."""
     heldout = folder.plan.heldout
     tokens = sum(heldout[kind].tokens for kind in folder.plan.evaluations[checkpoint].values())
+    tokens += sum(
+        folder.plan.tasks[number].tokens for number in folder.plan.task_evaluations.get(checkpoint, {}).values()
+    )
     run = folder.runs.get(checkpoint) or next(iter(folder.runs.values()), None)
     if run is None or not run.cost.tokens or not run.cost.flops:
         return float(tokens)

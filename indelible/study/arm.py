@@ -19,6 +19,7 @@ from indelible.study.corpus_spec import (
     check_names,
     has_pairs,
 )
+from indelible.study.task_spec import Task, check_task_names
 from indelible.study.training import StageSettings, as_tuple
 
 MAX_STAGES = 8
@@ -63,6 +64,7 @@ class EvaluationSettings(Strict):
     windows: Positive = 128  # held-out windows of a corpus that are reported, fewer if there are fewer
     stop_windows: Positive = 128  # in front of them, for early stopping; at most half of the split
     corpora: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()  # evaluated too, trained on by no stage
+    tasks: dict[str, Task] = Field(default_factory=dict)  # accuracies of every checkpoint, by lm-eval
 
 
 class DataSettings(Strict):
@@ -77,7 +79,7 @@ class ViewSpec(Strict):
     """A named loss of the results table: the checkpoint after a stage, on a corpus."""
 
     after: str  # stage
-    corpus: str  # or a stage: that stage's own corpus
+    corpus: str  # or a stage: that stage's own corpus; or a task: its accuracy
 
 
 class ArmSpec(Strict):
@@ -125,6 +127,7 @@ class ArmSpec(Strict):
         if not 1 <= len(self.stages) <= MAX_STAGES:
             raise ValueError(f"stages: found {len(self.stages)}; a chain has from one to {MAX_STAGES} stages")
         check_names(self.corpora)
+        check_task_names(self.evaluation.tasks, [*self.corpora, *self.stages])
         names = list(self.stages)
         for position, (name, stage) in enumerate(self.stages.items()):
             if not name.isascii() or not name.isidentifier():
@@ -208,8 +211,10 @@ class ArmSpec(Strict):
                 raise ValueError(f"views.{name}: the table has this loss already; name yours otherwise")
             if view.after not in self.stages:
                 raise ValueError(f"views.{name}.after = {view.after!r}: the stages are {', '.join(self.stages)}")
-            if view.corpus not in self.stages and view.corpus not in self.corpora:
-                raise ValueError(f"views.{name}.corpus = {view.corpus!r} is neither a stage nor a corpus of this study")
+            if view.corpus not in (*self.stages, *self.corpora, *self.evaluation.tasks):
+                raise ValueError(
+                    f"views.{name}.corpus = {view.corpus!r} is neither a stage nor a corpus nor a task of this study"
+                )
 
     def _check_columns(self) -> None:
         """The tokens of every corpus in every stage are a column of the table, and two must not share one."""

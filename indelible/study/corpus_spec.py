@@ -18,7 +18,7 @@ Scalar = str | int | float | bool
 ColumnFilter = dict[str, Scalar | tuple[Scalar, ...]]
 
 
-def _at_home(value: Any) -> Any:
+def at_home(value: Any) -> Any:
     """A path that begins with ~ as the home folder says it; nothing else in a study file is a shell's."""
     if not isinstance(value, str) or not value.startswith("~"):
         return value
@@ -37,7 +37,7 @@ def _one_or_more(value: Any) -> Any:
         raise ValueError("an empty path; name a file or folder, . for the one that the command runs in")
     if away := [path for path in paths if isinstance(path, str) and re.match(r"[a-z][a-z0-9+]*://", path)]:
         raise ValueError(f"{away[0]!r} is an address, not a path; fetch the file first, or use kind: hub")
-    return tuple(_at_home(path) for path in paths)
+    return tuple(at_home(path) for path in paths)
 
 
 class _Rows(Strict):
@@ -150,7 +150,7 @@ class HubCorpus(_Columns):
     """A data set of the Hugging Face hub, streamed with `datasets`; also a folder laid out like one."""
 
     kind: Literal["hub"] = "hub"
-    id: Annotated[str, BeforeValidator(_at_home)]  # owner/name, or the path of a folder (starts with . / or ~)
+    id: Annotated[str, BeforeValidator(at_home)]  # owner/name, or the path of a folder (starts with . / or ~)
     config: str | None = None
     split: str = "train"
     revision: str  # commit hash; a branch name is pinned to the commit that is first met
@@ -223,7 +223,7 @@ class HfTokenizer(Strict):
     """Any Hugging Face tokenizer."""
 
     kind: Literal["hf"] = "hf"
-    path: Annotated[str, BeforeValidator(_at_home)]  # name on the hub, or a folder
+    path: Annotated[str, BeforeValidator(at_home)]  # name on the hub, or a folder
     revision: str | None = None
 
 

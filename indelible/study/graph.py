@@ -4,21 +4,30 @@ Sharing falls out of identity: two chains whose first stage has the same canonic
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from indelible.errors import UserError
 from indelible.study.arm import ArmSpec
 from indelible.study.corpus_spec import has_pairs
-from indelible.study.identity import CODE_VERSION, canonical, digest_of, evaluation_id, flat_form, given_id, run_id
+from indelible.study.identity import (
+    CODE_VERSION,
+    canonical,
+    digest_of,
+    evaluation_id,
+    flat_form,
+    given_id,
+    run_id,
+    task_evaluation_id,
+)
 from indelible.study.labels import stage_labels
 from indelible.study.load import Study
 from indelible.study.row_rules import own_rules, rules_of
 from indelible.study.seeds import seed_columns, stage_seeds
 from indelible.study.settings_table import chain_columns
 from indelible.study.stage_data import Stores, stage_data
-from indelible.study.stage_spec import EvaluationSpec, StageInit, StageSpec, StopWindows
+from indelible.study.stage_spec import EvaluationSpec, StageInit, StageSpec, StopWindows, TaskEvaluation
 from indelible.study.training import InitSpec, WatchSpec
 from indelible.study.views import chain_views
 
@@ -62,6 +71,14 @@ class Graph:
     chains: tuple[Chain, ...]
     heldout: tuple[EvaluationSpec, ...] = ()  # the kinds of evaluation; `checkpoint` is empty in them
     evaluations: dict[str, dict[str, int]] = field(default_factory=dict)  # checkpoint id: evaluation id: kind
+    tasks: tuple[TaskEvaluation, ...] = ()  # `checkpoint` is empty in them
+    task_evaluations: dict[str, dict[str, int]] = field(default_factory=dict)  # checkpoint id: evaluation id: task
+
+    def with_tasks(self, tasks: Sequence[TaskEvaluation]) -> "Graph":
+        """The same with every checkpoint evaluated on every one of some tasks. No stage run changes."""
+        wanted = {name: {task_evaluation_id(task, name): number for number, task in enumerate(tasks)}
+                  for name in self.evaluations if tasks}  # fmt: skip
+        return replace(self, tasks=tuple(tasks), task_evaluations=wanted)
 
     @property
     def stages(self) -> tuple[str, ...]:

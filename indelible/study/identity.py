@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from indelible.errors import UserError
 from indelible.strict import HASHED_AT_DEFAULT
-from indelible.study.stage_spec import EvaluationSpec, StageSpec
+from indelible.study.stage_spec import EvaluationSpec, StageSpec, TaskEvaluation
 
 ID_DIGITS = 12  # hex digits: 48 bits, one collision expected among 16 million runs
 MAX_LABEL = 80  # characters: a file name must hold the id
@@ -103,6 +103,13 @@ def evaluation_id(spec: EvaluationSpec, checkpoint: str | None = None) -> str:
 @functools.cache
 def _evaluation_form(spec: EvaluationSpec) -> dict[str, Any]:
     return canonical(spec)
+
+
+def task_evaluation_id(spec: TaskEvaluation, checkpoint: str) -> str:
+    """``<task>-<12 hex>`` of a checkpoint's evaluation on a task; ``spec`` may leave the checkpoint open."""
+    form = canonical(spec) | {"checkpoint": checkpoint}
+    del form["tokens"]  # what it costs is no part of what it is
+    return f"{spec.task}-{digest_of(form)[:ID_DIGITS]}"
 
 
 def given_id(sha256: str) -> str:

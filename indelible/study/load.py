@@ -255,7 +255,13 @@ def _common_problems(arms: list[ArmSpec]) -> list[str]:
             or arm.evaluation.stop_windows != first.evaluation.stop_windows
         ):
             problems.append("evaluation.windows and stop_windows must be the same in all arms of a study")
-    evaluated = {corpus for arm in arms for corpus in (*arm.trained_corpora, *arm.evaluation.corpora)}
+        if arm.evaluation.tasks != first.evaluation.tasks:
+            problems.append(
+                "evaluation.tasks must be the same in all arms of a study; give variants names of their own"
+            )
+    evaluated = {
+        name for arm in arms for name in (*arm.trained_corpora, *arm.evaluation.corpora, *arm.evaluation.tasks)
+    }
     for arm in arms:
         for name, view in arm.views.items():
             if view.corpus not in arm.stages and view.corpus not in evaluated:

@@ -153,3 +153,23 @@ class EvaluationSpec(Strict):
     def tokens(self) -> int:
         """That a forward pass over its windows computes, padding included."""
         return self.windows * self.seq_len * (2 if self.pairs else 1)
+
+
+class TaskEvaluation(Strict):
+    """One evaluation of a checkpoint on a task, by lm-eval. Its id is a hash of this, without `tokens`."""
+
+    checkpoint: str  # as of an `EvaluationSpec`
+    task: str  # its name in the study
+    content: str  # sha256 of a task file's settings and of its data; of lm-eval's own task, of its name and settings
+    own_name: str | None  # lm-eval's name of its own task; null = a task file of the user's
+    lm_eval: str  # version: the prompts of its tasks, and what it counts as right
+    tokenizer: str  # folder name: what the examples are cut with
+    few_shot: int | None  # solved examples in front of each; null = as lm-eval's own task says
+    limit: int | None  # examples, the first ones; null = all
+    metric: str | None  # whose mean is the accuracy; null = acc or exact_match, whichever the task has
+    tokens: int = 0  # that forward passes compute, at most; 0 = not known before lm-eval has loaded the task
+
+    @property
+    def stored_name(self) -> str:
+        """Name of the file below tasks/ that has the examples of a user's own task."""
+        return f"{self.task}-{self.content[:12]}"

@@ -28,6 +28,7 @@ from indelible.train.packing_check import check_packing
 from indelible.train.pair_losses import PairLosses, reported_losses
 from indelible.train.program import Program, get_program
 from indelible.train.start import existing_checkpoint, given_program
+from indelible.train.task_evaluation import evaluate_on_tasks
 
 Made = dict[str, tuple[Evaluation, DocumentLosses]]  # by evaluation id
 
@@ -46,12 +47,13 @@ def run_evaluations(job: EvaluationJob, *, progress: Callable[[Progress], None],
     progress(Progress(0, 0, None, 0, 0.0, "loading"))
     there = {path.stem for path in job.evaluations_dir.glob("*.json")}
     wanted = {name: spec for name, spec in job.evaluations.items() if name not in there}
-    if not wanted:
+    tasks = {name: spec for name, spec in job.tasks.items() if name not in there}
+    if not wanted and not tasks:
         return
     folder = existing_checkpoint(job.checkpoint_dir, f"{job.checkpoint} is evaluated by")
     device = choose_device("fp32", job.execution)
     if job.checkpoint.startswith("given-"):
-        seq_len = max(spec.seq_len for spec in wanted.values())
+        seq_len = max((spec.seq_len for spec in wanted.values()), default=1)
         program = given_program(folder, job.tokenizer_dir, seq_len, device)
     else:
         program = get_program(load_config(folder), 0.0, None, device)
@@ -62,6 +64,8 @@ def run_evaluations(job: EvaluationJob, *, progress: Callable[[Progress], None],
     windows = {name: windows_of(spec, stores) for name, spec in wanted.items()}
     made = evaluate_all(program, wanted, windows, stores, World(), progress)
     write_evaluations(made, job.evaluations_dir, guard)
+    if tasks:
+        evaluate_on_tasks(program, job, tasks, progress, guard)
 
 
 def open_stores(names: Iterable[str], tokens_dir: Path) -> dict[str, TokenStore]:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from indelible.study.execution import ExecutionSpec
-from indelible.study.stage_spec import EvaluationSpec
+from indelible.study.stage_spec import EvaluationSpec, TaskEvaluation
 from indelible.study.training import WatchSpec
 
 
@@ -41,6 +41,7 @@ class EvaluationJob(BaseModel):
     tokens_dir: Path
     evaluations_dir: Path  # evaluations/<checkpoint>
     evaluations: dict[str, EvaluationSpec]  # by id; those whose file exists already are passed over
+    tasks: dict[str, TaskEvaluation] = Field(default_factory=dict)  # the same of evaluations on tasks
     execution: ExecutionSpec = ExecutionSpec()
 
 

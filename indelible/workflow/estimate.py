@@ -1,7 +1,7 @@
 """What a study would run and what it costs: runs, evaluations, tokens, FLOPs, storage, hours. The content of `plan`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from indelible.host import default_workers
 from indelible.measure.speed import chosen_device, find_speed
 from indelible.records import StageResult, run_dir
 from indelible.study import cost
+from indelible.study.architecture import Architecture
 from indelible.study.execution import check_workers
 from indelible.study.load import Study
 from indelible.workflow.planning import Planned
@@ -42,7 +43,7 @@ class Estimate:
     stage_runs: int
     already_done: int  # of the stage runs, diverged ones included
     unreachable: int  # stage runs behind a diverged one: they are never made
-    evaluations: int  # a checkpoint on a corpus
+    evaluations: int  # a checkpoint on a corpus or on a task
     evaluations_done: int
     stages: dict[str, dict[str, Any]]  # runs, runs_without_sharing, tokens, flops and flops_without_sharing by stage
     tokens: int
@@ -59,7 +60,7 @@ class Estimate:
     rate_source: str  # where the rate comes from, in words
     workers: int
     hours: float  # of what is left to do
-    notes: tuple[str, ...]  # proportions that make the study say little, each with what to do
+    notes: tuple[str, ...]  # proportions that make the study say little, each with what to do; what is not priced
 
     @property
     def remaining(self) -> str:
@@ -119,7 +120,7 @@ def estimate(
         rate_source=source,
         workers=num_workers,
         hours=_seconds(planned, standing, num_workers, rate) / 3600,
-        notes=tuple(proportions(study)),
+        notes=(*proportions(study), *_unpriced(planned)),
     )
 
 
@@ -133,13 +134,30 @@ def _seconds(planned: Planned, standing: Standing, workers: int, rate: float) ->
     for checkpoint, kinds in standing.missing.items():
         if checkpoint in standing.results or checkpoint not in planned.graph.runs:  # else a stage run's price has it
             work += _evaluation_flops(planned, checkpoint, kinds)
+    work += sum(task_flops(planned, checkpoint, numbers) for checkpoint, numbers in standing.missing_tasks.items())
     return max(work / workers, longest) / rate
 
 
 def _evaluation_flops(planned: Planned, checkpoint: str, kinds: list[int]) -> float:
-    shape = planned.shapes.get(checkpoint) or planned.given_shapes[checkpoint]
+    shape = _shape_of(planned, checkpoint)
     heldout = [planned.graph.heldout[kind] for kind in kinds]
     return sum(shape.forward_flops(kind.seq_len) * kind.tokens for kind in heldout)
+
+
+def task_flops(planned: Planned, checkpoint: str, numbers: Sequence[int]) -> float:
+    """FLOPs of a checkpoint's evaluations on tasks, at most; of lm-eval's own tasks they are not known."""
+    shape, seq_len = _shape_of(planned, checkpoint), planned.study.arms[0].seq_len
+    return shape.forward_flops(seq_len) * sum(planned.graph.tasks[number].tokens for number in numbers)
+
+
+def _unpriced(planned: Planned) -> list[str]:
+    """Tasks whose length only lm-eval knows, once it has loaded them."""
+    names = ", ".join(task.task for task in planned.graph.tasks if not task.tokens)
+    return [f"the hours leave out lm-eval's own tasks ({names}): a plan does not load their examples."] if names else []
+
+
+def _shape_of(planned: Planned, checkpoint: str) -> Architecture:
+    return planned.shapes.get(checkpoint) or planned.given_shapes[checkpoint]
 
 
 def _models(planned: Planned) -> tuple[ModelSize, ...]:

@@ -19,6 +19,7 @@ from indelible.study.stage_spec import StageInit
 from indelible.study.training import InitSpec
 from indelible.workflow.given_checks import check_models
 from indelible.workflow.precision import resolved_precision
+from indelible.workflow.tasks import NO_TASKS, StudyTasks, study_tasks
 from indelible.workflow.tokens import check_tokenizer_folder, check_without_tokens
 
 SMOLLM2_VOCABULARY = 49_152  # assumed for a tokenizer that has not been fetched yet and that no given model has
@@ -35,11 +36,17 @@ class Planned:
     costs: dict[str, cost.StageCost]  # by run id
     summary: dict[str, Any]
     given: Mapping[InitSpec, GivenCheckpoint]  # the checkpoints that `init` names
+    tasks: StudyTasks = NO_TASKS
 
     @property
     def given_folders(self) -> dict[str, str]:
         """Folders of the given checkpoints by checkpoint id."""
         return {given_id(found.sha256): str(found.folder) for found in self.given.values()}
+
+    @property
+    def given_contexts(self) -> dict[str, int | None]:
+        """Tokens that the given checkpoints can read, by checkpoint id; None where its config does not say."""
+        return {given_id(found.sha256): found.config.get("max_position_embeddings") for found in self.given.values()}
 
     @property
     def given_shapes(self) -> dict[str, Architecture]:
@@ -51,8 +58,9 @@ def plan_study(study: Study) -> Planned:
     """Resolves a study into its graph, without fetching or tokenising any text.
 
     Raises:
-        UserError: a file of a corpus or a given checkpoint cannot be found, a mix does not fit into its stage, a
-            tokenizer that lies here cannot be used, or two chains with equal settings and seeds are other runs.
+        UserError: a file of a corpus, of a task or a given checkpoint cannot be found, a mix does not fit into its
+            stage, a tokenizer that lies here cannot be used, or two chains with equal settings and seeds are other
+            runs.
     """
     with _without_collections():
         stores = study_stores(study, default_cache_dir())
@@ -67,13 +75,14 @@ def planned_with(
 ) -> Planned:
     """The plan of a study whose stores and given checkpoints are known; see `plan_study`."""
     identities = {init: StageInit(sha256=found.sha256) for init, found in given.items()}
-    graph = build_graph(study, stores, identities, precision)
+    tasks = study_tasks(study, stores.tokenizer)
+    graph = build_graph(study, stores, identities, precision).with_tasks(tasks.specs)
     check_without_tokens(graph)
     check_models(graph, given)
     vocabulary = vocabulary_of(study, given)
     shapes = cost.shapes_by_run(graph, vocabulary, {f.sha256: shape_of(f) for f in given.values()})
     costs = cost.graph_costs(graph, shapes)
-    return Planned(study, stores, graph, shapes, costs, cost.summary(graph, costs, vocabulary), given)
+    return Planned(study, stores, graph, shapes, costs, cost.summary(graph, costs, vocabulary), given, tasks)
 
 
 def given_checkpoints(study: Study) -> dict[InitSpec, GivenCheckpoint]:

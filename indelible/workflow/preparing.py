@@ -18,6 +18,7 @@ from indelible.study.identity import canonical
 from indelible.study.yaml_reader import write_yaml
 from indelible.workflow.given_checks import check_models
 from indelible.workflow.planning import Planned
+from indelible.workflow.tasks import write_tasks
 from indelible.workflow.tokens import check_given, check_tokens
 
 
@@ -57,7 +58,7 @@ def write_plan(
 
 
 def make_tokens(planned: Planned, out: Path, report: Report = silent) -> None:
-    """Prepares the token stores of a study under ``out`` and checks that they hold what it asks for."""
+    """Prepares the token stores and the tasks of a study under ``out`` and checks that they hold what it asks for."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -73,6 +74,7 @@ def make_tokens(planned: Planned, out: Path, report: Report = silent) -> None:
     else:
         (out / "packing.json").unlink(missing_ok=True)
     check_given(planned.given, out / "tokens" / planned.stores.tokenizer)
+    write_tasks(planned.tasks, planned.graph, planned.given_contexts, out)
 
 
 def plan_record(planned: Planned, execution: ExecutionSpec | None = None) -> Plan:
@@ -103,6 +105,8 @@ def plan_record(planned: Planned, execution: ExecutionSpec | None = None) -> Pla
         ),
         heldout=graph.heldout,
         evaluations=graph.evaluations,
+        tasks=graph.tasks,
+        task_evaluations=graph.task_evaluations,
         chains=tuple(
             PlannedChain(
                 columns=chain.columns, roles=chain.roles, stages=chain.runs, start=chain.start, views=chain.views

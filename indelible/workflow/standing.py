@@ -1,6 +1,7 @@
 """What of a planned study a folder has already: results, and what is left to be trained and evaluated."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ class Standing:
     results: dict[str, StageResult]  # by run id, of the planned runs that are done or diverged and lack no curve
     unreachable: frozenset[str]  # run ids behind a diverged run: they are never made
     missing: dict[str, list[int]]  # kinds of the evaluations that are to be made, by checkpoint id
+    missing_tasks: dict[str, list[int]]  # numbers of the tasks of those that are to be made, by checkpoint id
     num_evaluations: int  # planned, those of diverged and unreachable runs left out
 
     @property
@@ -28,7 +30,7 @@ class Standing:
     @property
     def num_missing(self) -> int:
         """Evaluations that are to be made."""
-        return sum(len(kinds) for kinds in self.missing.values())
+        return sum(len(kinds) for kinds in (*self.missing.values(), *self.missing_tasks.values()))
 
 
 def standing_of(planned: Planned, out: Path | None) -> Standing:
@@ -39,18 +41,25 @@ def standing_of(planned: Planned, out: Path | None) -> Standing:
     for run in planned.graph.runs.values():  # parents come first
         if run.parent in diverged or run.parent in unreachable:
             unreachable.add(run.id)
-    wanted = {
-        checkpoint: kinds
-        for checkpoint, kinds in planned.graph.evaluations.items()
-        if checkpoint not in diverged and checkpoint not in unreachable
-    }
+    out_of_reach = diverged | unreachable
+    heldout, tasks = (
+        {checkpoint: one for checkpoint, one in kinds.items() if checkpoint not in out_of_reach}
+        for kinds in (planned.graph.evaluations, planned.graph.task_evaluations)
+    )
+    count = sum(len(kinds) for kinds in (*heldout.values(), *tasks.values()))
+    missing, missing_tasks = _missing(heldout, out), _missing(tasks, out)
+    return Standing(results, frozenset(unreachable), missing, missing_tasks, count)
+
+
+def _missing(wanted: Mapping[str, Mapping[str, int]], out: Path | None) -> dict[str, list[int]]:
+    """The kinds of evaluation that have no file yet, by checkpoint."""
     evaluated = names_in(out / "evaluations") if out else set()
     missing = {}
     for checkpoint, kinds in wanted.items():
         made = names_in(evaluation_path(out, checkpoint, "any").parent) if out and checkpoint in evaluated else set()
         if left := [kind for name, kind in kinds.items() if f"{name}.json" not in made]:
             missing[checkpoint] = left
-    return Standing(results, frozenset(unreachable), missing, sum(len(kinds) for kinds in wanted.values()))
+    return missing
 
 
 def _results(planned: Planned, out: Path) -> dict[str, StageResult]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from task_files import CHOICE, write_task
 from typer.testing import CliRunner
 
 import indelible
@@ -143,3 +144,19 @@ def test_wrong_requests_are_exit_code_two(arguments):
     ):
         code, text = invoke(arguments, *more)
         assert (code, message in text) == (2, True), text
+
+
+def test_a_card_with_a_task(checkpoints, tiny_battery, tmp_path):
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'indelible[tasks]'")
+    records = [{"question": f"word {n}", "choices": ["a", "b c", "d"], "answer": n % 3} for n in range(9)]
+    file = write_task(tmp_path / "quiz.yaml", {**CHOICE, "prompt": "{question}"}, records)
+    how = {"keep": "post", "later": "ft", "battery": tiny_battery, "out": tmp_path / "out", "budget": "all",
+           "workers": 1, "set": {"relearning": [], "replay": [], "lr": [3e-3]}}  # fmt: skip
+    plain = indelible.audit(checkpoints[1], **how)
+    results = {path: path.read_bytes() for path in (tmp_path / "out").glob("runs/*/result.json")}
+    found = indelible.audit(checkpoints[1], tasks=file, **how)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").glob("runs/*/result.json")} == results
+    (row,) = found.accuracies
+    assert (row.task, row.later, row.examples, row.after.n, row.settings) == ("quiz", "ft", 9, 2, 1)
+    assert found.model_copy(update={"accuracies": (), "cost": plain.cost}) == plain
+    assert "## Accuracies" in (tmp_path / "out" / "audit.md").read_text()

@@ -12,7 +12,19 @@ from indelible.cli.main import COMMANDS
 
 PACKAGE = Path(indelible.__file__).parent
 ROOMS = [
-    *("objectives", "study", "records", "theory", "corpora", "models", "data", "train", "scheduling", "console"),
+    *(
+        "objectives",
+        "study",
+        "records",
+        "theory",
+        "corpora",
+        "models",
+        "data",
+        "tasks",
+        "train",
+        "scheduling",
+        "console",
+    ),
     *("measure", "results", "statistics", "claims", "report", "workflow", "durability", "cli"),
 ]
 SHARED = {"strict", "errors", "files", "host", "__version__"}  # modules beside the rooms, open to all
@@ -95,6 +107,8 @@ SLOW = {"torch", "transformers", "datasets", "polars", "altair", "numpy", "pydan
         ("indelible.workflow.estimate", {"torch", "transformers", "datasets", "altair"}),
         ("indelible.workflow.running", {"torch", "transformers", "datasets", "altair"}),
         ("indelible.workflow.reading", {"torch", "transformers", "datasets", "altair", "polars"}),
+        ("indelible.train.stage", {"lm_eval", "datasets", "polars"}),
+        ("indelible.train.evaluation", {"lm_eval", "datasets", "polars"}),
         ("indelible.console.live", {"torch", "transformers", "datasets", "altair"}),
         *((f"indelible.cli.{module}", SLOW) for module in COMMANDS),
     ],

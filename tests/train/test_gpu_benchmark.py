@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 # what reads corpora, draws reports and submits jobs; a GPU machine may lack all of it
-NOT_NEEDED = ("polars", "altair", "moocore", "submitit", "datasets", "datasketch", "zstandard")
+NOT_NEEDED = ("polars", "altair", "moocore", "submitit", "datasets", "datasketch", "zstandard", "lm_eval")
 
 
 def test_tiny_mode_needs_only_what_trains(tmp_path: Path) -> None:
