@@ -5,7 +5,7 @@ TRL (``pip install trl``, the extra `bench`) is needed for its half alone.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,6 @@ TEMPLATE = (
 
 def write_inputs(folder: Path, conversations: int, words: int) -> None:
     """A tokenizer with a chat template, and conversations of made-up sentences of up to ``words`` words."""
-    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
-
     source = np.random.default_rng(0)
     talks = [
         [
@@ -34,6 +32,13 @@ def write_inputs(folder: Path, conversations: int, words: int) -> None:
         for _ in range(conversations)
     ]
     (folder / "chat.jsonl").write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
+    write_tokenizer(folder / "tok")
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A byte-level tokenizer of 512 ids with a chat template."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -42,11 +47,11 @@ def write_inputs(folder: Path, conversations: int, words: int) -> None:
         vocab_size=512, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator([" ".join(WORDS)] * 4, trainer)
-    (folder / "tok").mkdir(exist_ok=True)
-    tokenizer.save(str(folder / "tok" / "tokenizer.json"))
-    (folder / "tok" / "chat_template.jinja").write_text(TEMPLATE)
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
-    (folder / "tok" / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
 def study(folder: Path, packing: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +84,12 @@ def study(folder: Path, packing: str, settings: dict[str, Any]) -> dict[str, Any
 
 
 def loop_of(folder: Path, packing: str, settings: dict[str, Any]) -> Any:
-    """This project's loop before its first step, from a study file as users have it."""
+    """This project's loop before its first step, on the conversations."""
+    return loop_of_study(study(folder, packing, settings), folder / packing)
+
+
+def loop_of_study(raw: dict[str, Any], out: Path) -> Any:
+    """The loop of the first stage before its first step, from a study file as users have it."""
     from indelible import records
     from indelible.study.load import resolve_study
     from indelible.study.stage_spec import StageSpec
@@ -92,8 +102,7 @@ def loop_of(folder: Path, packing: str, settings: dict[str, Any]) -> Any:
     from indelible.workflow.planning import plan_study
     from indelible.workflow.preparing import write_plan
 
-    planned = plan_study(resolve_study(study(folder, packing, settings)))
-    out = folder / packing
+    planned = plan_study(resolve_study(raw))
     plan = write_plan(planned, out)
     run = plan.stage_runs[0]
     run_dir = records.run_dir(out, run.id)
@@ -187,7 +196,12 @@ def losses_of_ours(loop: Any) -> tuple[list[float], list[float]]:
 
 def losses_of_trl(loop: Any, folder: Path, settings: dict[str, Any]) -> tuple[list[float], list[float]]:
     """The same of TRL: the time of a step is that between its callbacks, without reading the batch."""
-    from transformers import TrainerCallback
+    return watched_losses(lambda watch: trl_trainer(loop, folder, settings, watch))
+
+
+def watched_losses(make_trainer: Callable[[Any], Any]) -> tuple[list[float], list[float]]:
+    """Trains with a trainer of TRL, made with a callback of ours; the loss of every step, and its seconds."""
+    from transformers import PrinterCallback, TrainerCallback
 
     seconds: list[float] = []
 
@@ -200,7 +214,8 @@ def losses_of_trl(loop: Any, folder: Path, settings: dict[str, Any]) -> tuple[li
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             seconds.append(time.perf_counter() - self.begun)
 
-    trainer = trl_trainer(loop, folder, settings, Watch())
+    trainer = make_trainer(Watch())
+    trainer.remove_callback(PrinterCallback)
     losses: list[float] = []
     plain = trainer.compute_loss  # its log rounds; this is the number that it takes the gradient of
 

@@ -117,6 +117,7 @@ def inspect(
         str | None, typer.Option(help="For files of pairs: the column of the better answer.")
     ] = None,
     rejected_column: Annotated[str | None, typer.Option(help="For files of pairs: that of the worse answer.")] = None,
+    template: Annotated[str | None, typer.Option(help="For files: of prompt and completion; chat = messages.")] = None,
     include_unclear: _Unclear = False,
     as_json: _Json = False,
 ) -> None:
@@ -132,6 +133,7 @@ def inspect(
         "messages_column": messages_column,
         "chosen_column": chosen_column,
         "rejected_column": rejected_column,
+        **({} if template is None else {"template": template}),
     }
     spec = _spec_of(target, include_unclear, columns)
     limit = _STREAMED if isinstance(spec, CatalogueCorpus) else None

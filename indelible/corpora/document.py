@@ -25,6 +25,8 @@ class Document:
     messages: tuple[Message, ...] = ()  # of a conversation: what the tokenizer's chat template writes; `text` stands
     # for it where texts are compared
     rejected: str = ""  # the worse answer to the prompt; ``text`` ends with the better one. Empty = no pair
+    worse: tuple[Message, ...] = ()  # of a pair of conversations: the one with the worse answer, prompt included
+    prompt_messages: int = 0  # how many messages at their start both share
 
     @property
     def content(self) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from indelible.corpora.answers import chat_pair, check_pair
 from indelible.corpora.document import Document
 from indelible.corpora.messages import Message, plain_text, read_messages
 from indelible.errors import UserError
@@ -17,7 +18,8 @@ _CHAT = {"chat": 1}  # and of one of conversations; raised when the same message
 def wanted_columns(spec: LocalCorpus | HubCorpus) -> list[str]:
     """The columns that a spec reads."""
     answers = [spec.completion_column, spec.chosen_column, spec.rejected_column]
-    read = [spec.prompt_column, *answers] if spec.has_prompts else [spec.text_column or "text"]
+    has_answers = spec.has_prompts or spec.has_pairs
+    read = [spec.prompt_column, *answers] if has_answers else [spec.text_column or "text"]
     if spec.messages_column is not None:
         read = [spec.messages_column]
     return list(dict.fromkeys(c for c in (*read, spec.source_column, *spec.filter) if c is not None))
@@ -45,7 +47,8 @@ def _text(record: Mapping[str, Any], column: str, where: str) -> str:
     if not isinstance(value, str):
         kind = "nested" if isinstance(value, list | dict) else f"of type {type(value).__name__}"
         raise UserError(
-            f"{where}: column {column!r} is {kind}, not text; name a column that holds text, or write it flat first."
+            f"{where}: column {column!r} is {kind}, not text; name a column that holds text, or write it flat first "
+            "(of messages: messages_column, or template: chat)."
         )
     return value
 
@@ -89,7 +92,7 @@ def document_of(record: Mapping[str, Any], spec: LocalCorpus | HubCorpus, source
         source = str(_value(record, spec.source_column, where))
         check_encodable(source, where)
     if spec.has_messages:
-        return _conversation(record, spec, source, where)
+        return (_chat_pair if spec.has_pairs else _conversation)(record, spec, source, where)
     marks: tuple[tuple[int, int], ...] = ()
     rejected, answer_column = "", spec.chosen_column or spec.completion_column
     if spec.prompt_column is not None and answer_column is not None:
@@ -115,25 +118,6 @@ def document_of(record: Mapping[str, Any], spec: LocalCorpus | HubCorpus, source
     return Document(text, prompt_chars, source, spec.licence, group, marks, rejected=rejected)
 
 
-def check_pair(chosen: str, rejected: str, columns: tuple[str, str], where: str) -> None:
-    """Refuses a pair that says nothing of what is better.
-
-    Raises:
-        UserError: an answer is empty, or both are equal but for blank space at their ends.
-    """
-    for answer, column in zip((chosen, rejected), columns, strict=True):
-        if not answer.strip():
-            raise UserError(
-                f"{where}: column {column!r} holds no answer; a pair needs a better and a worse one. Take the record "
-                "out of the file, or leave it out by filter."
-            )
-    if chosen.strip() == rejected.strip():
-        raise UserError(
-            f"{where}: {columns[0]!r} and {columns[1]!r} are the same answer; a pair needs a better and a worse one. "
-            "Take the record out of the file, or leave it out by filter."
-        )
-
-
 def _conversation(record: Mapping[str, Any], spec: LocalCorpus | HubCorpus, source: str, where: str) -> Document | None:
     """A record of messages; None if no assistant in it says anything."""
     if spec.messages_column is not None:
@@ -148,6 +132,22 @@ def _conversation(record: Mapping[str, Any], spec: LocalCorpus | HubCorpus, sour
     check_length(text, where)
     check_encodable(text, where)
     return Document(text, 0, source, spec.licence, messages=messages)
+
+
+def _chat_pair(record: Mapping[str, Any], spec: LocalCorpus | HubCorpus, source: str, where: str) -> Document:
+    """A record of two conversations that share their beginning, or of a prompt and two answers, as messages."""
+    columns = spec.chosen_column or "", spec.rejected_column or ""
+    answers = [_turns(record, column, "assistant", where) for column in columns]
+    given = None if spec.prompt_column is None else _turns(record, spec.prompt_column, "user", where)
+    prompt, better, worse = chat_pair(given, answers[0], answers[1], columns, where)
+    text, rejected, group = plain_text((*prompt, *better)), plain_text(worse), plain_text(prompt)
+    for part in (text, rejected):
+        check_length(part, where)
+        check_encodable(part, where)
+    return Document(
+        text, 0, source, spec.licence, group, messages=(*prompt, *better), rejected=rejected,
+        worse=(*prompt, *worse), prompt_messages=len(prompt),
+    )  # fmt: skip
 
 
 def _turns(record: Mapping[str, Any], column: str, role: str, where: str) -> tuple[Message, ...]:

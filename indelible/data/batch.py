@@ -23,14 +23,14 @@ class Batch:
         positions = None if self.positions is None else self.positions[rows]
         return Batch(self.tokens[rows], self.valid[rows], positions)
 
-    def without_padding(self) -> "Batch":
-        """The batch without the columns at its end in which no target counts, to a multiple of eight.
+    def without_padding(self, step: int = 8) -> "Batch":
+        """The batch without the columns at its end in which no target counts, to a multiple of ``step``.
 
         In a causal model nothing that counts depends on them. Only for rows without positions.
         """
         assert self.positions is None
         used = np.flatnonzero(self.valid.any(axis=0))
-        width = min(self.valid.shape[1], -(-(int(used[-1]) + 1) // 8) * 8) if len(used) else 8
+        width = min(self.valid.shape[1], -(-(int(used[-1]) + 1) // step) * step if len(used) else step)
         return Batch(self.tokens[:, : width + 1], self.valid[:, :width])
 
     def filled_up(self, size: int) -> "Batch":

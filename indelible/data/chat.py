@@ -28,6 +28,16 @@ class EncodedChat:
     why_not: str = ""  # why it is not known what the assistant said
 
 
+@dataclass(frozen=True)
+class EncodedPair:
+    """The tokens of two conversations that begin alike."""
+
+    prompt: npt.NDArray[np.uint32]  # (P,) what both have in common, the mark that the assistant is to speak included
+    better: npt.NDArray[np.uint32]  # (N,) the rest of the one with the better answer
+    worse: npt.NDArray[np.uint32]  # (M,)
+    parts: npt.NDArray[np.uint8]  # (P + N + M,) bits `ASSISTANT` and `COMPLETION` of the answers; 0 in the prompt
+
+
 class ChatTokenizer:
     """A tokenizer with its chat template.
 
@@ -64,7 +74,51 @@ class ChatTokenizer:
         Raises:
             UserError: the template refuses the conversation.
         """
-        hidden = [Message(role, self._pattern.sub(self._hide, content)) for role, content in messages]
+        return self._encode(self._hidden(messages), messages)[0]
+
+    def encode_pair(self, better: Sequence[Message], worse: Sequence[Message], shared: int) -> EncodedPair:
+        """The tokens of two conversations that begin with one prompt: of each those of the whole conversation.
+
+        Args:
+            better: with the better answer.
+            worse: with the worse one.
+            shared: messages at their start that are the prompt.
+
+        Raises:
+            UserError: the template refuses one, does not tell what the assistant says, or writes the prompt otherwise
+                once an answer follows.
+        """
+        before = self._template.text(self._hidden(better[:shared]), is_prompt=True)
+        sides = []
+        for messages in (better, worse):
+            encoded, text, ends = self._encode(self._hidden(messages), messages)
+            if not encoded.why_not and not text.startswith(before):
+                raise UserError(
+                    "the chat template writes the prompt otherwise once an answer follows, so that two answers have "
+                    "no prompt in common; take another template."
+                )
+            if encoded.why_not:
+                raise UserError(f"{encoded.why_not} Take a template with {{% generation %}} marks.")
+            is_before = ends <= len(before)
+            parts = np.where(is_before, np.uint8(0), encoded.parts)
+            if not parts.any():
+                raise UserError("the chat template gives an answer no token of its own; take another template.")
+            sides.append((encoded.ids, parts, int(np.argmin(is_before))))
+        (ids, parts, size), (other_ids, other_parts, other_size) = sides
+        most = min(size, other_size)  # a token across the border belongs to its answer
+        differ = np.flatnonzero(ids[:most] != other_ids[:most])
+        prompt = int(differ[0]) if len(differ) else most
+        return EncodedPair(
+            ids[:prompt], ids[prompt:], other_ids[prompt:], np.concatenate([parts, other_parts[prompt:]])
+        )
+
+    def _hidden(self, messages: Sequence[Message]) -> list[Message]:
+        return [Message(role, self._pattern.sub(self._hide, content)) for role, content in messages]
+
+    def _encode(
+        self, hidden: list[Message], messages: Sequence[Message]
+    ) -> tuple[EncodedChat, str, npt.NDArray[np.int64]]:
+        """The tokens, the text that they stand for, as long as the true one, and where in it each token ends."""
         is_forged = hidden != list(messages)
         rendered = self._template.render(hidden)
         ids, starts, ends = self._encode_text(rendered.text) if not is_forged else self._encode_pieces(rendered.text)
@@ -73,7 +127,7 @@ class ChatTokenizer:
             # a token of blanks may have no width: it stands where it ends
             inside = np.where(starts < ends, (ends > start) & (starts < end), (ends > start) & (ends <= end))
             parts[inside] |= ASSISTANT | (COMPLETION if number == len(rendered.spans) else 0)
-        return EncodedChat(ids, parts, rendered.why_not)
+        return EncodedChat(ids, parts, rendered.why_not), rendered.text, ends
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """The text of a conversation; see `ChatTemplate.render`."""

@@ -4,17 +4,20 @@ Conversations are written by the tokenizer's chat template; `chat` knows how.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from indelible.corpora.document import Document
-from indelible.data.chat import ChatTokenizer, EncodedChat
+from indelible.data.chat import ChatTokenizer, EncodedChat, EncodedPair
 from indelible.data.lossless import LossCheck
 from indelible.data.tokenizer import load_fast
 from indelible.errors import UserError
+
+_Written = TypeVar("_Written")
 
 BATCH_BYTES = 400_000  # characters tokenised at once: the tokenizer's own results take a hundred bytes a token
 
@@ -48,12 +51,30 @@ class Encoder:
         Raises:
             UserError: there is no chat template, it refuses a conversation, or some text has no token.
         """
+        chat = self._chat_tokenizer()
+        return self._written(documents, corpus, lambda document: chat.encode(document.messages))
+
+    def encode_chat_pairs(self, documents: list[Document], corpus: str) -> Iterator[EncodedPair]:
+        """The same of pairs of conversations that begin with one prompt."""
+        chat = self._chat_tokenizer()
+
+        def write(document: Document) -> EncodedPair:
+            return chat.encode_pair(document.messages, document.worse, document.prompt_messages)
+
+        return self._written(documents, corpus, write)
+
+    def _chat_tokenizer(self) -> ChatTokenizer:
         if self._chat is None:
             self._chat = ChatTokenizer(self._folder)
+        return self._chat
+
+    def _written(
+        self, documents: list[Document], corpus: str, write: Callable[[Document], _Written]
+    ) -> Iterator[_Written]:
         for document in documents:
-            self._loss.check([message.content for message in document.messages], corpus)
+            self._loss.check([message.content for message in (*document.messages, *document.worse)], corpus)
             try:
-                yield self._chat.encode(document.messages)
+                yield write(document)
             except UserError as error:
                 raise UserError(f"corpus {corpus}, {document.source}: {error}") from None
 

@@ -24,13 +24,11 @@ from typing import Any
 import numpy as np
 
 from indelible.corpora.document import Document, content_hash
-from indelible.data.chat import COMPLETION
-from indelible.data.encode import Encoder
 from indelible.data.minhash import signatures
+from indelible.data.part_tokens import encode_part, write_array
 from indelible.data.split import document_keys
 from indelible.data.tokenizer import TokenizerInfo
 from indelible.errors import UserError
-from indelible.files import atomic_write, write_json
 
 CHUNK_BYTES = 4_000_000  # characters of text a part, about
 MAX_SOURCES = 10_000  # of a corpus: they are held in memory and stand in the manifest
@@ -68,15 +66,6 @@ class EncodeSettings:
     has_signatures: bool
 
 
-_loaded: dict[Path, Encoder] = {}  # of this process: loading takes longer than a small chunk
-
-
-def _encoder(path: Path) -> Encoder:
-    if path not in _loaded:
-        _loaded[path] = Encoder(path)
-    return _loaded[path]
-
-
 def encode_chunk(chunk: Chunk, settings: EncodeSettings) -> tuple[int, int]:
     """Tokenises a chunk into its part files; returns (documents, tokens)."""
     keyed = [(document_keys(d, settings.seed), d, s) for d, s in zip(chunk.documents, chunk.sources, strict=True)]
@@ -84,8 +73,7 @@ def encode_chunk(chunk: Chunk, settings: EncodeSettings) -> tuple[int, int]:
     documents = [document for _, document, _ in keyed]
     records = np.zeros(len(keyed), RECORD)
     corpus = chunk.path.parent.parent.name
-    encode = _encode_chats if documents[0].messages else _encode_texts
-    tokens, sizes, prompt_tokens, chosen_tokens = encode(documents, settings.tokenizer, corpus, chunk.path)
+    tokens, sizes, prompt_tokens, chosen_tokens = encode_part(documents, settings.tokenizer, corpus, chunk.path)
     start = 0
     for row, ((content, order, split), document, source) in enumerate(keyed):
         num_bytes = len((document.text + document.rejected).encode("utf-8", "surrogatepass"))
@@ -97,45 +85,11 @@ def encode_chunk(chunk: Chunk, settings: EncodeSettings) -> tuple[int, int]:
             f"{settings.tokenizer.path}: the tokenizer gave id {largest}, but its vocabulary ends at "
             f"{settings.tokenizer.vocab_size - 1}; its files do not belong together."
         )
-    _write_array(chunk.path.with_suffix(".tokens.npy"), tokens.astype(settings.tokenizer.dtype, copy=False))
+    write_array(chunk.path.with_suffix(".tokens.npy"), tokens.astype(settings.tokenizer.dtype, copy=False))
     if settings.has_signatures:
-        _write_array(chunk.path.with_suffix(".minhash.npy"), signatures([document.text for _, document, _ in keyed]))
-    _write_array(chunk.path.with_suffix(".records.npy"), records)
+        write_array(chunk.path.with_suffix(".minhash.npy"), signatures([document.text for _, document, _ in keyed]))
+    write_array(chunk.path.with_suffix(".records.npy"), records)
     return len(keyed), start
-
-
-Encoded = tuple[np.ndarray, list[int], list[int], list[int]]
-"""The tokens of documents; the size of each, of its prompt, and of the better answer of a pair."""
-
-
-def _encode_texts(documents: list[Document], tokenizer: TokenizerInfo, corpus: str, path: Path) -> Encoded:
-    """Each document is followed by an end of text, and so is each answer of a pair."""
-    pieces: list[np.ndarray] = []
-    sizes, prompts, chosen = [], [], []
-    end_of_text = np.array([tokenizer.eos_id], np.uint32)
-    encoded = _encoder(tokenizer.path).encode(documents, corpus)
-    for document, ids in zip(documents, encoded, strict=True):
-        ended = [*ids[:-1], end_of_text, ids[-1], end_of_text] if document.rejected else [*ids, end_of_text]
-        pieces += ended
-        sizes.append(sum(map(len, ended)))
-        prompts.append(len(ids[0]) if document.prompt_chars else 0)
-        chosen.append(len(ids[-2]) + 1 if document.rejected else 0)
-    return np.concatenate(pieces), sizes, prompts, chosen
-
-
-def _encode_chats(documents: list[Document], tokenizer: TokenizerInfo, corpus: str, path: Path) -> Encoded:
-    """The same of conversations; what the assistant says in them is written beside the part."""
-    chats = list(_encoder(tokenizer.path).encode_chats(documents, corpus))
-    unmarked = [chat.why_not for chat in chats if chat.why_not]
-    _write_array(path.with_suffix(".mask.npy"), np.concatenate([chat.parts for chat in chats]))
-    write_json(path.with_suffix(".chat.json"), {"unmarked": len(unmarked), "why_not": unmarked[0] if unmarked else ""})
-    prompts = [int(np.count_nonzero(chat.parts & COMPLETION == 0)) for chat in chats]
-    return np.concatenate([chat.ids for chat in chats]), [len(chat.ids) for chat in chats], prompts, [0] * len(chats)
-
-
-def _write_array(path: Path, array: np.ndarray) -> None:
-    with atomic_write(path) as temporary, open(temporary, "wb") as handle:
-        np.save(handle, array, allow_pickle=False)
 
 
 def content_hex(records: np.ndarray) -> list[str]:

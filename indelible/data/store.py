@@ -150,7 +150,9 @@ class TokenStore:
         """The pairs of a side of a store of pairs."""
         assert self.has_pairs, f"{self.folder} holds text, not pairs"
         if split not in self._pairs:
-            self._pairs[split] = PairTable(self.document_tables(split), self._splits[split].tokens)
+            data = self._splits[split]
+            parts = data.masks if "chat" in self.manifest else None  # other pairs train on all of an answer
+            self._pairs[split] = PairTable(self.document_tables(split), data.tokens, parts)
         return self._pairs[split]
 
     def bytes_per_token(self, split: str) -> float:

@@ -94,10 +94,11 @@ class _Columns(_Rows):
             raise ValueError("prompt_column and completion_column go together: name both or neither")
         if pair[0] is not None and self.text_column is not None:
             raise ValueError("name either text_column or prompt_column and completion_column, not all three")
-        if self.messages_column is not None and (pair[0] is not None or self.text_column is not None):
+        others = (pair[0], self.text_column, self.chosen_column)
+        if self.messages_column is not None and any(column is not None for column in others):
             raise ValueError("name either messages_column, or text_column, or prompt_column and completion_column")
         if self.template == CHAT:
-            if pair[0] is None:
+            if pair[0] is None and self.chosen_column is None:
                 raise ValueError("template: chat is for prompt_column and completion_column; messages have it anyway")
             return self
         if self.template.count("{prompt}") != 1 or not self.template.endswith("{completion}"):
@@ -111,11 +112,14 @@ class _Columns(_Rows):
         named = (self.chosen_column, self.rejected_column)
         if named == (None, None):
             return False
-        if None in (*named, self.prompt_column):
-            raise ValueError("prompt_column, chosen_column and rejected_column go together: name all three")
+        if None in named or (self.prompt_column is None and self.template != CHAT):
+            raise ValueError(
+                "prompt_column, chosen_column and rejected_column go together: name all three; answers that are whole "
+                "conversations have no prompt_column, and template: chat"
+            )
         if self.text_column is not None or self.completion_column is not None:
             raise ValueError("a corpus of pairs has neither text_column nor completion_column; name the other three")
-        if len({*named, self.prompt_column}) < 3:
+        if len({*named, self.prompt_column}) < 3:  # without a prompt, None is the third
             raise ValueError("prompt_column, chosen_column and rejected_column must be three columns")
         return True
 

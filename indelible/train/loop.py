@@ -51,7 +51,7 @@ class Loop:
         self._saved_at = self._reported_at = time.monotonic()
         self._started_with = (0, 0.0)  # tokens and seconds at the start of this process
         self._latest: dict[str, float] = {}  # loss, lr and grad_norm of the latest update
-        self._step_pairs: tuple[StepPairs, list[torch.Tensor]] | None = None  # of the latest update, and what was found
+        self._step_pairs: tuple[StepPairs, torch.Tensor] | None = None  # of the latest update, and what was found
         self._stop_request: Exception | None = None
 
     def run(self) -> StopReason:

@@ -2,18 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 from indelible.data.loader import Batch
-from indelible.data.pairs import ROWS
-from indelible.objectives import NextToken, PairObjective
+from indelible.objectives import NextToken
 from indelible.objectives.base import ActiveGuard, ObjectiveSettings
-from indelible.train.answers import pair_loss
 from indelible.train.batch import padded
 from indelible.train.context import StageContext
 from indelible.train.distributed import World
+from indelible.train.pair_pieces import PairPiece, pair_pieces
 from indelible.train.preference import StepPairs
 from indelible.train.program import Program
 
@@ -39,33 +38,9 @@ class WindowPiece:
         return program.step_loss(self.objective, guard, *micro)
 
 
-@dataclass(frozen=True)
-class PairPiece:
-    """Some pairs of this rank."""
-
-    objective: PairObjective
-    batch: Batch  # all pairs of this rank, two rows each
-    start: torch.Tensor  # log-probabilities at the start of the stage, (pairs of this rank, 2)
-    first: int
-    size: int  # pairs
-    divisor: float
-    found: list[torch.Tensor] = field(default_factory=list)  # log-probabilities now are put here, (size, 2)
-
-    def losses(self, program: Program, guard: ActiveGuard | None) -> Losses:
-        """Forward."""
-        rows = slice(ROWS * self.first, ROWS * (self.first + self.size))
-        inputs, targets, weights, _ = padded(self.batch, rows, ROWS * self.size, program.device.torch_device)
-        start = self.start.new_zeros((self.size, ROWS))
-        own = self.start[self.first : self.first + self.size]
-        start[: len(own)] = own
-        loss, held, now = program.run(pair_loss, self.objective, guard, inputs, targets, weights, start)
-        self.found.append(now)
-        return loss, held
-
-
 def step_pieces(
     context: StageContext, batch: Batch, num_valid: int, pairs: StepPairs | None
-) -> tuple[Sequence[WindowPiece | PairPiece], list[torch.Tensor]]:
+) -> tuple[Sequence[WindowPiece | PairPiece], torch.Tensor]:
     """The micro batches of a step. In a preference stage its windows have the next-token loss, beside the pairs.
 
     Args:
@@ -75,14 +50,14 @@ def step_pieces(
         pairs: the pairs of the step; None in other stages.
 
     Returns:
-        The micro batches, and the list into which those of pairs put their log-probabilities.
+        The micro batches, and where those of pairs put their log-probabilities: (pairs of this rank, 2).
     """
     device, world, training = context.program.device, context.world, context.spec.training
     micro = device.micro_batch_size
     if pairs is None or context.preference is None:
         share = world.share_of(training.global_batch_size)
-        return window_pieces(batch, context.spec.objective, num_valid, share, micro, world), []
-    pieces, found = pair_pieces(pairs, context.preference.objective, micro, world, device.torch_device)
+        return window_pieces(batch, context.spec.objective, num_valid, share, micro, world), torch.zeros((0, 2))
+    pieces, found = pair_pieces(pairs, context.preference, micro, world, device.torch_device)
     divisor = max(1, int(batch.valid.sum())) / (1 - pairs.share) if len(batch.valid) else 1.0
     share = math.ceil(len(batch.valid) / world.size)
     return [*pieces, *window_pieces(batch, NextToken(), divisor, share, micro, world)], found
@@ -106,30 +81,3 @@ def window_pieces(
     mine, size = world.slice_of(batch, share), min(micro_batch_size or share, share)
     starts = range(0, min(len(batch.tokens), share), size)
     return [WindowPiece(objective, mine, first, size, divisor) for first in starts]
-
-
-def pair_pieces(
-    step: StepPairs, objective: PairObjective, micro_batch_size: int | None, world: World, device: torch.device
-) -> tuple[list[PairPiece], list[torch.Tensor]]:
-    """The pairs of a step in micro batches of one shape, equally many on all ranks.
-
-    Args:
-        step: of all ranks.
-        objective: what is minimised.
-        micro_batch_size: sequences at a time, of which a pair is two; None = all.
-        world: the ranks.
-        device: where they are computed.
-
-    Returns:
-        The micro batches, and the list into which each puts its log-probabilities.
-    """
-    found: list[torch.Tensor] = []
-    if not len(step.pairs):
-        return [], found
-    share = -(-len(step.pairs) // world.size)
-    size = min(max(1, (micro_batch_size or ROWS * share) // ROWS), share)
-    mine = world.slice_of(Batch(step.pairs.tokens, step.pairs.valid), ROWS * share)
-    start = torch.from_numpy(step.start[world.rank * share : (world.rank + 1) * share]).to(device)
-    divisor = len(step.pairs) / step.share
-    pieces = [PairPiece(objective, mine, start, first, size, divisor, found) for first in range(0, share, size)]
-    return pieces, found

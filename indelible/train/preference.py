@@ -19,7 +19,7 @@ from indelible.train.distributed import World
 from indelible.train.heldout import ReportedPairs
 from indelible.train.pair_losses import answer_log_probs
 from indelible.train.program import Program
-from indelible.train.start_log_probs import StartLogProbs, start_log_probs
+from indelible.train.start_log_probs import WIDTH_STEP, StartLogProbs, start_log_probs
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,14 @@ class StepPairs:
 
 
 @dataclass(frozen=True)
+class Trim:
+    """How rows of pairs lose the padding that no pair of their micro batch needs."""
+
+    step: int  # predicted tokens: widths are multiples of it, and at most seq_len
+    is_free: bool  # micro batches may be of any shape; else of few: a compiled program compiles each anew
+
+
+@dataclass(frozen=True)
 class Preference:
     """A preference stage at work."""
 
@@ -39,6 +47,7 @@ class Preference:
     table: PairTable  # of the training side
     start: StartLogProbs
     seq_len: int  # predicted tokens a row
+    trim: Trim | None  # None = rows keep their full length
 
     def split_rows(self, ledger: Ledger, rows: slice) -> tuple[StepPairs, npt.NDArray[np.int64]]:
         """The pairs among some rows of the ledger, and the numbers of the other rows: windows that are mixed in.
@@ -89,7 +98,16 @@ def preference_of(
         **versions(),
     }
     start = start_log_probs(run_dir, of, program, table, numbers, stopping, spec.seq_len, world)
-    return Preference(spec.objective, table, start, spec.seq_len)
+    trim = None if spec.training.dropout else _trim(program, table, numbers, spec.seq_len)
+    return Preference(spec.objective, table, start, spec.seq_len, trim)
+
+
+def _trim(program: Program, table: PairTable, numbers: npt.NDArray[np.int64], seq_len: int) -> Trim:
+    """Compiled, the stage's longest pair and half of it are the only widths: two shapes to compile."""
+    if not program.device.compile:
+        return Trim(WIDTH_STEP, is_free=True)
+    longest = int(table.widths(numbers, seq_len).max(initial=1))
+    return Trim(-(-longest // (2 * WIDTH_STEP)) * WIDTH_STEP, is_free=False)
 
 
 def stop_measures(program: Program, pairs: ReportedPairs, preference: Preference, world: World) -> dict[str, Measure]:
@@ -98,22 +116,18 @@ def stop_measures(program: Program, pairs: ReportedPairs, preference: Preference
     return preference.measures(now, preference.start.stop, pairs.pairs.answer_tokens, pairs.prompts)
 
 
-def step_entries(
-    preference: Preference, step: StepPairs, rows: list[torch.Tensor], world: World
-) -> dict[str, float | None]:
+def step_entries(preference: Preference, step: StepPairs, found: torch.Tensor, world: World) -> dict[str, float | None]:
     """What is measured on the pairs of one step with the weights before its update, as entries of metrics.jsonl.
 
     Args:
         preference: the stage.
         step: its pairs, on all ranks the same; none, nothing is measured.
-        rows: log-probabilities of this rank's pairs, micro batch after micro batch, (p, 2) each; padded at the end.
+        found: log-probabilities of this rank's pairs, (p, 2), equally many on all ranks.
         world: the ranks that shared them.
     """
     if not len(step.pairs):
         return {}
-    share = -(-len(step.pairs) // world.size)
-    mine = torch.cat(rows).float().cpu().numpy()[:share]
-    now = world.gather_rows(mine, len(step.pairs)).astype(np.float64)
+    now = world.gather_rows(found.float().cpu().numpy(), len(step.pairs)).astype(np.float64)
     start, clusters = step.start.astype(np.float64), np.arange(len(step.pairs))
     return as_entries("train", preference.measures(now, start, step.pairs.answer_tokens, clusters), len(step.pairs))
 

@@ -29,6 +29,7 @@ from indelible.train.pair_losses import answer_log_probs
 from indelible.train.program import Program
 
 FILE = "start_log_probs.safetensors"
+WIDTH_STEP = 8  # predicted tokens: rows are as wide as their longest, to a multiple of this
 
 
 @dataclass(frozen=True)
@@ -95,20 +96,26 @@ def training_log_probs(
 ) -> npt.NDArray[np.float32]:
     """Log-probabilities of training pairs in the precision of training, without dropout: float32 (N, 2).
 
-    In batches of one shape, whatever the micro batch: the same bits at every attempt.
+    In batches that depend on the pairs alone, whatever the micro batch: the same bits at every attempt. Pairs of like
+    length go together, so that little padding is computed; a compiled program has one shape.
     """
     was_training, device = program.model.training, program.device
     program.model.eval()
     share = -(-len(numbers) // world.size)
     mine = numbers[world.rank * share : (world.rank + 1) * share]
-    size = max(1, EVAL_TOKENS // (ROWS * seq_len))
-    parts = [np.zeros((0, ROWS), np.float32)]
-    for start in range(0, share, size):
-        pairs = table.read(mine[start : start + size], seq_len)
+    size, widths = max(1, EVAL_TOKENS // (ROWS * seq_len)), table.widths(mine, seq_len)
+    longest = int(table.widths(numbers, seq_len).max(initial=1))
+    step = -(-longest // WIDTH_STEP) * WIDTH_STEP if device.compile else WIDTH_STEP
+    order = np.argsort(widths, kind="stable")
+    found = np.zeros((share, ROWS), np.float32)
+    for first in range(0, share, size):
+        here = order[first : first + size]
+        pairs = table.read(mine[here], seq_len)
         every = slice(0, ROWS * size)
-        rows = padded(Batch(pairs.tokens, pairs.valid), every, ROWS * size, device.torch_device)[:3]
+        batch = Batch(pairs.tokens, pairs.valid).without_padding(step)
+        rows = padded(batch, every, ROWS * size, device.torch_device)[:3]
         with device.autocast():
-            found = program.run(row_log_probs, *rows)
-        parts.append(found.float().cpu().numpy().reshape(-1, ROWS))
+            now = program.run(row_log_probs, *rows)
+        found[here] = now.float().cpu().numpy().reshape(-1, ROWS)[: len(here)]
     program.model.train(was_training)
-    return world.gather_rows(np.concatenate(parts)[:share], len(numbers))
+    return world.gather_rows(found, len(numbers))

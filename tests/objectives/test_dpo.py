@@ -2,16 +2,24 @@
 
 import json
 import math
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import chat_pairs
 import numpy as np
 import pytest
 import torch
-from gloo_ranks import run_tasks
 from preferring import planned, preference_study
+from resuming import (
+    assert_killed_equals_uninterrupted,
+    assert_stopped_equals_uninterrupted,
+    assert_two_ranks_equal_one,
+    runs_on_ranks,
+)
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
-from tiny_engine import evaluated, job_of, layered, loop_of, losses_of, plan_of, quiet, result_of, run_all, runs_of
+from tiny_engine import evaluated, layered, loop_of, losses_of, plan_of, quiet, result_of, run_all, runs_of
 
 from indelible.data.loader import read_batch
 from indelible.errors import UserError
@@ -21,13 +29,14 @@ from indelible.study.identity import without_tags
 from indelible.study.load import resolve_study
 from indelible.study.stage_spec import StageSpec
 from indelible.train import start_log_probs as start_room
-from indelible.train.stage import run_stage
+from indelible.train.pair_pieces import length_groups
+from indelible.train.pieces import step_pieces
+from indelible.train.preference import Trim
 
 LORA = {"adapt": {"kind": "lora", "r": 4, "alpha": 8}}
 HEADS = {"tied": ({}, {}), "untied": ({"model": {"tie_embeddings": False}}, {}), "lora": ({}, LORA)}
 MIX = {"mix": [{"corpus": "pre", "fraction": 0.3}]}
 EVERYTHING = layered(MIX, {"guard": {"kind": "kl", "weight": 0.2}, "dropout": 0.1, "eval_interval": 2, "patience": 4})
-TIMES = {"trained_seconds", "eval_seconds", "total_seconds", "tokens_per_second", "resumed", "environment", "mfu"}
 FILE = "start_log_probs.safetensors"
 
 
@@ -210,40 +219,12 @@ def test_killed_while_they_are_computed_gives_the_same_bits(tmp_path, monkeypatc
     )
 
 
-def assert_same(one: Path, other: Path) -> None:
-    """Two preference runs ended with the same bits, metrics and results."""
-    first, second = (result_of(out, folder_of(out).name) for out in (one, other))
-    assert first.model_dump(exclude=TIMES) == second.model_dump(exclude=TIMES)
-    lines = [
-        [json.loads(line) for line in (folder_of(out) / "metrics.jsonl").read_text().splitlines()]
-        for out in (one, other)
-    ]
-    kept = [[{k: v for k, v in line.items() if not k.startswith("speed/")} for line in found] for found in lines]
-    assert kept[0] == kept[1]
-    ours, theirs = (load_file(folder_of(out) / "checkpoint" / "model.safetensors") for out in (one, other))
-    assert all(ours[name].equal(theirs[name]) for name in ours)
-    assert (folder_of(one) / FILE).read_bytes() == (folder_of(other) / FILE).read_bytes()
-
-
 @pytest.mark.parametrize("adapt", [{}, LORA], ids=["full", "lora"])
 def test_stopped_and_continued_equals_uninterrupted(tmp_path, monkeypatch, adapt):
-    monkeypatch.setattr("indelible.train.loop.REPORT_SECONDS", 0.0)
-    whole, broken = (planned(tmp_path / name, stage=layered(EVERYTHING, adapt)) for name in ("whole", "broken"))
-    run_all(whole, until="prefer")
-    run_all(broken, until="pretrain")
-    job, stops = job_of(broken, runs_of(broken, "prefer")[0]), {2, 5}
-
-    def stop(now) -> None:
-        if now.phase == "training" and now.step in stops:
-            stops.discard(now.step)
-            raise InterruptedError
-
-    for _ in range(2):
-        with pytest.raises(InterruptedError):
-            run_stage(job, progress=stop, guard=lambda: None)
-    run_stage(job, progress=stop, guard=lambda: None)
-    assert result_of(broken, job.run_id).resumed == 1
-    assert_same(whole, broken)
+    stage = layered(EVERYTHING, adapt)
+    assert_stopped_equals_uninterrupted(
+        lambda name: planned(tmp_path / name, stage=stage), "prefer", monkeypatch, stops=(2, 5)
+    )
 
 
 def test_a_guard_holds_pairs_and_windows(tmp_path):
@@ -323,45 +304,78 @@ def test_what_makes_no_sense_is_refused(stage, message):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> dict[str, Path]:
     """Preference runs on one and two ranks, and some killed by SIGKILL; folders by name."""
-    root, found, tasks = tmp_path_factory.mktemp("ranks"), {}, []
-
-    def task(name: str, world: int, stage: dict, execution: dict, **more) -> None:
-        if name not in found:
-            found[name] = planned(root / name, {"model": {"num_layers": 2}}, stage)
-            tasks.append({"out": str(found[name]), "world": 1, "until": "pretrain", "execution": {}})
-        tasks.append({"out": str(found[name]), "world": world, "until": "prefer", "execution": execution, **more})
-
-    ddp, fsdp = {"parallel": "ddp", "micro_batch_size": 2}, {"parallel": "fsdp", "micro_batch_size": 2}
     plain = {**MIX, "global_batch_size": 5, "eval_interval": 4, "guard": {"kind": "kl", "weight": 0.2}}
-    for name, stage in (("full", plain), ("lora", layered(plain, LORA))):
-        task(f"{name} one", 1, stage, {})
-        task(f"{name} ddp", 2, stage, ddp)
-        task(f"{name} fsdp", 2, stage, fsdp)
-    for name, world, execution in (("alone", 1, {}), ("ddp", 2, ddp), ("fsdp", 2, fsdp)):
-        task(f"{name} whole", world, EVERYTHING, execution)
-        task(f"{name} killed", world, EVERYTHING, execution, kill_at=3)
-        task(f"{name} killed", world, EVERYTHING, execution)
-    run_tasks(tasks, root)
-    return found
+    stages = {"full": plain, "lora": layered(plain, LORA), "all": EVERYTHING}
+    two_layers = {"model": {"num_layers": 2}}
+    plans = {name: partial(planned, over=two_layers, stage=stage) for name, stage in stages.items()}
+    killed = {"all": plans["all"], "messages": lambda folder: chat_pairs.made(folder, chat_pairs.records(turns=2))[0]}
+    return runs_on_ranks(
+        "prefer", {name: plans[name] for name in ("full", "lora")}, killed, tmp_path_factory.mktemp("ranks")
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("name", ["full", "lora"])
 def test_two_ranks_equal_one(ranks, name, parallel):
-    for key in ("train/loss", "train/guard", "train/kl", "train/reward_margin", "eval/pairs/preference_loss"):
-        alone = np.array(list(losses_of(folder_of(ranks[f"{name} one"]), key).values()))
-        ours = np.array(list(losses_of(folder_of(ranks[f"{name} {parallel}"]), key).values()))
-        assert len(ours) == len(alone) > 3
-        assert np.abs(ours - alone).max() < 1e-4 * max(1.0, np.abs(alone).max()), key
+    keys = ("train/loss", "train/guard", "train/kl", "train/reward_margin", "eval/pairs/preference_loss")
+    assert_two_ranks_equal_one(ranks, "prefer", name, parallel, keys, tolerance=1e-4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["alone", "ddp", "fsdp"])
-def test_killed_and_resumed_equals_uninterrupted(ranks, where):
-    killed = result_of(ranks[f"{where} killed"], folder_of(ranks[f"{where} killed"]).name)
-    assert killed.resumed == 1
-    assert_same(ranks[f"{where} whole"], ranks[f"{where} killed"])
+@pytest.mark.parametrize("name", ["all one", "all ddp", "all fsdp", "messages one"])
+def test_killed_and_resumed_equals_uninterrupted(ranks, name):
+    assert_killed_equals_uninterrupted(ranks, "prefer", name)
+
+
+def pieces_of(loop, trim, micro_batch_size) -> tuple[set[int], list[int], list[float], torch.Tensor]:
+    """Widths and pairs of the micro batches of a step, its loss and gradients, and the log-probabilities found."""
+    preference = replace(loop.context.preference, trim=trim)
+    loop.context = replace(loop.context, preference=preference)
+    loop.program.device = replace(loop.program.device, micro_batch_size=micro_batch_size)
+    step, others = preference.split_rows(loop.ledger, slice(0, 9))
+    batch = read_batch(loop.ledger, loop.context.stores, others)
+    pieces, _ = step_pieces(loop.context, batch, 1, step)
+    total, _ = loop._backward(batch, 1, step)
+    norm = sum((weight.grad**2).sum() for weight in loop.program.trainable().values()).item()
+    loop.optimizer.zero_grad(set_to_none=True)
+    found = loop._step_pairs[1]
+    return {piece.batch.valid.shape[1] for piece in pieces}, [p.size for p in pieces], [total.item(), norm], found
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 4])
+def test_padding_is_left_out_and_changes_nothing_but_roundings(tmp_path, micro_batch_size):
+    loop = loop_of(_pretrained(tmp_path, {"global_batch_size": 9}), "prefer")
+    every, few = loop.context.preference.trim, Trim(16, is_free=False)
+    assert every == Trim(8, is_free=True)
+    widths, _, expected, now = pieces_of(loop, None, micro_batch_size)
+    assert widths == {32}
+    free, sizes, values, found = pieces_of(loop, every, micro_batch_size)
+    assert len(free) > 1
+    assert sum(sizes) == 9
+    assert free <= {8, 16, 24, 32}
+    assert values == pytest.approx(expected, rel=1e-5)
+    assert torch.allclose(found, now, atol=1e-5)
+    compiled, sizes, values, found = pieces_of(loop, few, micro_batch_size)
+    assert compiled <= {16, 32}, "two shapes, whatever the batch"
+    assert len(set(sizes)) == 1
+    assert values == pytest.approx(expected, rel=1e-5)
+    assert torch.allclose(found, now, atol=1e-5)
+
+
+def test_with_dropout_rows_keep_their_length_and_order(tmp_path):
+    loop = loop_of(_pretrained(tmp_path, {"dropout": 0.1}), "prefer")
+    assert loop.context.preference.trim is None
+    step, _ = loop.context.preference.split_rows(loop.ledger, slice(0, 4))
+    (piece,) = step_pieces(loop.context, read_batch(loop.ledger, loop.context.stores, slice(0, 0)), 1, step)[0]
+    assert np.array_equal(piece.batch.tokens, step.pairs.tokens)
+
+
+def test_groups_of_one_length():
+    widths = np.array([5, 30, 8, 9, 31, 6, 1])
+    found = [group.tolist() for group in length_groups(widths, 2, 8)]
+    assert found == [[6, 0], [5, 2], [3], [1, 4]]
+    assert [group.tolist() for group in length_groups(widths, 3, None)] == [[6, 0, 5], [2, 3, 1], [4]]
 
 
 @pytest.mark.slow

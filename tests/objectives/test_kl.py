@@ -5,20 +5,23 @@ import copy
 import pytest
 import torch
 from guarded import (
+    CURVES,
     HEADS,
-    assert_killed_equals_uninterrupted,
     assert_same_gradients,
-    assert_stopped_equals_uninterrupted,
-    assert_two_ranks_equal_one,
     cross_entropy,
     finetuned,
     gradients,
+    guard_on_ranks,
     guarded_study,
     moved_loop,
-    runs_on_ranks,
     uneven_batch,
-    weights_of,
     whole_logits,
+)
+from resuming import (
+    assert_killed_equals_uninterrupted,
+    assert_stopped_equals_uninterrupted,
+    assert_two_ranks_equal_one,
+    weights_of,
 )
 from safetensors.torch import load_file
 from tiny_engine import evaluated, layered, loop_of, losses_of, plan_of, result_of, run_all, runs_of
@@ -155,7 +158,9 @@ def test_the_next_run_of_a_kept_program_has_its_own_start(tmp_path):
 
 def test_stopped_and_continued_equals_uninterrupted(tmp_path, monkeypatch):
     study = guarded_study(KL, {"finetune": {"dropout": 0.1, "eval_interval": 2, "patience": 9}})
-    assert_stopped_equals_uninterrupted(lambda name: plan_on_arrays(tmp_path / name, study, 512), monkeypatch)
+    assert_stopped_equals_uninterrupted(
+        lambda name: plan_on_arrays(tmp_path / name, study, 512), "finetune", monkeypatch
+    )
 
 
 def test_it_costs_one_forward_more_and_one_copy(tmp_path):
@@ -207,20 +212,20 @@ def test_settings_that_make_no_sense_are_refused(guard, message):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    return runs_on_ranks(KL, tmp_path_factory.mktemp("ranks"))
+    return guard_on_ranks(KL, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("name", ["full", "lora"])
 def test_two_ranks_equal_one(folders, name, parallel):
-    assert_two_ranks_equal_one(folders, name, parallel)
+    assert_two_ranks_equal_one(folders, "finetune", name, parallel, CURVES)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["alone", "ddp", "fsdp"])
+@pytest.mark.parametrize("where", ["one", "ddp", "fsdp"])
 def test_killed_and_resumed_equals_uninterrupted(folders, where):
-    assert_killed_equals_uninterrupted(folders, where)
+    assert_killed_equals_uninterrupted(folders, "finetune", f"all {where}")
 
 
 @pytest.mark.slow
@@ -233,5 +238,5 @@ def test_compiled_equals_eager(tmp_path):
     for key in ("train/loss", "train/guard"):
         eager, compiled = (list(losses_of(finetuned(runs[mode]), key).values()) for mode in ("off", "on"))
         assert compiled == pytest.approx(eager, abs=1e-4)
-    ours, theirs = weights_of(runs["off"]), weights_of(runs["on"])
+    ours, theirs = (weights_of(runs[mode], "finetune") for mode in ("off", "on"))
     assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 2e-3

@@ -3,21 +3,24 @@
 import pytest
 import torch
 from guarded import (
+    CURVES,
     HEADS,
     LORA,
-    assert_killed_equals_uninterrupted,
     assert_same_gradients,
-    assert_stopped_equals_uninterrupted,
-    assert_two_ranks_equal_one,
     cross_entropy,
     finetuned,
     gradients,
+    guard_on_ranks,
     guarded_study,
     moved_loop,
-    runs_on_ranks,
     uneven_batch,
-    weights_of,
     whole_logits,
+)
+from resuming import (
+    assert_killed_equals_uninterrupted,
+    assert_stopped_equals_uninterrupted,
+    assert_two_ranks_equal_one,
+    weights_of,
 )
 from safetensors.torch import load_file
 from tiny_engine import loop_of, losses_of, plan_of, run_all, runs_of
@@ -89,7 +92,7 @@ def test_a_larger_weight_holds_the_weights_nearer_to_their_start(tmp_path):
         out = plan_on_arrays(tmp_path / str(weight), guarded_study(guard, {"finetune": {"tokens": 30 * 128}}), 512)
         parent = run_all(out)["posttrain"]
         start = load_file(out / "runs" / parent.id / "checkpoint" / "model.safetensors")
-        moved.append(sum(((weights_of(out)[name] - start[name]) ** 2).sum().item() for name in start))
+        moved.append(sum(((weights_of(out, "finetune")[name] - start[name]) ** 2).sum().item() for name in start))
     assert moved == sorted(moved, reverse=True)
     assert moved[3] < 0.05 * moved[0]
 
@@ -108,7 +111,9 @@ def test_the_next_run_of_a_kept_program_has_its_own_start(tmp_path):
 
 def test_stopped_and_continued_equals_uninterrupted(tmp_path, monkeypatch):
     study = guarded_study(L2SP, {"finetune": {"dropout": 0.1, "eval_interval": 2, "patience": 9}})
-    assert_stopped_equals_uninterrupted(lambda name: plan_on_arrays(tmp_path / name, study, 512), monkeypatch)
+    assert_stopped_equals_uninterrupted(
+        lambda name: plan_on_arrays(tmp_path / name, study, 512), "finetune", monkeypatch
+    )
 
 
 def test_it_costs_no_forward_and_one_copy(tmp_path):
@@ -142,20 +147,20 @@ def test_settings_that_make_no_sense_are_refused(guard):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    return runs_on_ranks(L2SP, tmp_path_factory.mktemp("ranks"))
+    return guard_on_ranks(L2SP, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("name", ["full", "lora"])
 def test_two_ranks_equal_one(folders, name, parallel):
-    assert_two_ranks_equal_one(folders, name, parallel)
+    assert_two_ranks_equal_one(folders, "finetune", name, parallel, CURVES)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["alone", "ddp", "fsdp"])
+@pytest.mark.parametrize("where", ["one", "ddp", "fsdp"])
 def test_killed_and_resumed_equals_uninterrupted(folders, where):
-    assert_killed_equals_uninterrupted(folders, where)
+    assert_killed_equals_uninterrupted(folders, "finetune", f"all {where}")
 
 
 def test_the_guard_is_written_to_the_metrics_of_every_step(tmp_path):

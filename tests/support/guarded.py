@@ -1,25 +1,19 @@
 """Guards at work: a loop whose weights have left their start, and what a guard must leave as it is."""
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
 import torch
-from gloo_ranks import run_tasks
-from safetensors.torch import load_file
-from tiny_engine import TINY, job_of, layered, loop_of, losses_of, result_of, run_all, runs_of
+from resuming import run_folder, runs_on_ranks
+from tiny_engine import TINY, layered, loop_of, run_all
 from token_folder import plan_on_arrays
 
 from indelible.data.loader import Batch, read_batch
-from indelible.train.job import Progress
 from indelible.train.loop import Loop
-from indelible.train.stage import run_stage
 
 LORA = {"kind": "lora", "r": 4, "alpha": 8}
 HEADS = {"tied": {}, "untied": {"model": {"tie_embeddings": False}}, "lora": {"finetune": {"adapt": LORA}}}
-TIMES = {"trained_seconds", "eval_seconds", "total_seconds", "tokens_per_second", "resumed", "environment", "mfu"}
 CURVES = ("train/loss", "train/guard", "train/grad_norm")
 
 
@@ -80,99 +74,16 @@ def assert_same_gradients(found: dict[str, torch.Tensor], expected: dict[str, to
 
 def finetuned(out: Path) -> Path:
     """Folder of the fine-tuning run."""
-    return out / "runs" / runs_of(out, "finetune")[0].id
+    return run_folder(out, "finetune")
 
 
-def weights_of(out: Path) -> dict[str, torch.Tensor]:
-    """The weights that fine-tuning ended with."""
-    return load_file(finetuned(out) / "checkpoint" / "model.safetensors")
-
-
-def assert_same_finetuning(one: Path, other: Path) -> None:
-    """Two studies ended with the same bits, the same metrics and the same result."""
-    results = [result_of(out, finetuned(out).name) for out in (one, other)]
-    assert results[0] is not None
-    assert results[1] is not None
-    assert results[0].model_dump(exclude=TIMES) == results[1].model_dump(exclude=TIMES)
-    for key in CURVES:
-        curve = losses_of(finetuned(one), key)
-        assert curve == losses_of(finetuned(other), key)
-        assert len(curve) == results[0].steps
-    ours, theirs = weights_of(one), weights_of(other)
-    assert ours.keys() == theirs.keys()
-    assert all(ours[name].equal(theirs[name]) for name in ours)
-
-
-def assert_stopped_equals_uninterrupted(plan: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped twice and continued, fine-tuning ends as if it had not been stopped.
-
-    Args:
-        plan: makes a planned study of a name.
-        monkeypatch: so that progress is reported at every step.
-    """
-    monkeypatch.setattr("indelible.train.loop.REPORT_SECONDS", 0.0)
-    whole, broken = plan("whole"), plan("broken")
-    run_all(whole)
-    run_all(broken, until="posttrain")
-    job, stops = job_of(broken, runs_of(broken, "finetune")[0]), {2, 4}
-
-    def stop(now: Progress) -> None:
-        if now.phase == "training" and now.step in stops:
-            stops.discard(now.step)
-            raise InterruptedError
-
-    for _ in range(2):
-        with pytest.raises(InterruptedError):
-            run_stage(job, progress=stop, guard=lambda: None)
-    run_stage(job, progress=stop, guard=lambda: None)
-    result = result_of(broken, job.run_id)
-    assert result is not None
-    assert result.resumed == 1
-    assert_same_finetuning(whole, broken)
-
-
-def runs_on_ranks(guard: dict[str, Any], root: Path) -> dict[str, Path]:
-    """Studies trained on one and two ranks, and one killed by SIGKILL on each; folders by name."""
-    found: dict[str, Path] = {}
-    tasks: list[dict[str, Any]] = []
-
-    def task(name: str, world: int, study: dict[str, Any], execution: dict[str, Any], **more: Any) -> None:
-        if name not in found:
-            found[name] = plan_on_arrays(root / name, study, 512)
-            before = {"world": 1, "until": "posttrain", "execution": {}}
-            tasks.append({"out": str(found[name]), **before})
-        tasks.append({"out": str(found[name]), "world": world, "until": "finetune", "execution": execution, **more})
-
+def guard_on_ranks(guard: dict[str, Any], root: Path) -> dict[str, Path]:
+    """Fine-tuning under a guard on one and two ranks, and killed on each; see `runs_on_ranks`."""
     two_layers = {"model": {"num_layers": 2}, "finetune": {"global_batch_size": 5}}
-    full, dropped = guarded_study(guard, two_layers), guarded_study(guard, {"finetune": {"dropout": 0.1}})
-    lora = guarded_study(guard, layered(two_layers, HEADS["lora"]))
-    ddp, fsdp = {"parallel": "ddp", "micro_batch_size": 2}, {"parallel": "fsdp", "micro_batch_size": 2}
-    for name, study in (("full", full), ("lora", lora)):
-        task(f"{name} one", 1, study, {})
-        task(f"{name} ddp", 2, study, ddp)
-        task(f"{name} fsdp", 2, study, fsdp)
-    for name, world, execution in (("alone", 1, {}), ("ddp", 2, ddp), ("fsdp", 2, fsdp)):
-        task(f"{name} whole", world, dropped, execution)
-        task(f"{name} killed", world, dropped, execution, kill_at=3)
-        task(f"{name} killed", world, dropped, execution)
-    run_tasks(tasks, root)
-    return found
-
-
-def assert_two_ranks_equal_one(folders: dict[str, Path], name: str, parallel: str) -> None:
-    """Losses, guard and gradient norms of two ranks are those of one process, to rounding."""
-    for key in CURVES:
-        alone = np.array(list(losses_of(finetuned(folders[f"{name} one"]), key).values()))
-        ours = np.array(list(losses_of(finetuned(folders[f"{name} {parallel}"]), key).values()))
-        assert len(ours) == len(alone) == 5
-        assert np.abs(ours - alone).max() < 1e-5 * max(1.0, np.abs(alone).max()), key
-    ours, alone = weights_of(folders[f"{name} {parallel}"]), weights_of(folders[f"{name} one"])
-    assert max((ours[key] - alone[key]).abs().max().item() for key in alone) < 1e-3
-
-
-def assert_killed_equals_uninterrupted(folders: dict[str, Path], where: str) -> None:
-    """Killed by SIGKILL and continued, fine-tuning ends with the bits of one that was not."""
-    killed = result_of(folders[f"{where} killed"], finetuned(folders[f"{where} killed"]).name)
-    assert killed is not None
-    assert killed.resumed == 1
-    assert_same_finetuning(folders[f"{where} whole"], folders[f"{where} killed"])
+    studies = {
+        "full": guarded_study(guard, two_layers),
+        "lora": guarded_study(guard, layered(two_layers, HEADS["lora"])),
+        "all": guarded_study(guard, {"finetune": {"dropout": 0.1}}),
+    }
+    plans = {name: partial(plan_on_arrays, raw=study, vocab_size=512) for name, study in studies.items()}
+    return runs_on_ranks("finetune", {name: plans[name] for name in ("full", "lora")}, {"all": plans["all"]}, root)
