@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= runs/quickstart
 
-.PHONY: demo test unit lint mutants install install-test clean
+.PHONY: demo test unit lint mutants docs reference install install-test clean
 
 demo: install
 	$(BIN)/indelible corpora fetch general music chemistry
@@ -28,6 +28,13 @@ lint: install-test
 # Half an hour to hours; not in CI. Parts: make mutants MUTANTS="--only ledger --count 20"
 mutants: install-test
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false $(BIN)/python benchmarks/mutants.py $(MUTANTS)
+
+# The site, in build/site; nothing is fetched. `reference` writes the pages under docs/reference from the code.
+docs: install-test
+	$(BIN)/python tools/build_site.py
+
+reference: install-test
+	$(BIN)/python tools/reference_pages.py
 
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test

@@ -18,7 +18,7 @@ class LoraSpec(Strict):
     """Low-rank adapters (paper, Table 9)."""
 
     kind: Literal["lora"] = "lora"
-    r: int = Field(default=64, gt=0, le=1_000_000)
+    r: int = Field(default=64, gt=0, le=1_000_000)  # rank; adapters are scaled by alpha / r
     alpha: float = Field(default=128.0, gt=0, le=1e9)
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = (  # linear layers; Q, K, V excluded
         *("o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"),

@@ -32,13 +32,13 @@ PAPER_LOSSES = ("L_im", "L_ret", "L_ft", "L_pre", "L_pre_post")
 class ModelSpec(Strict):
     """A Llama-architecture model to be built from scratch (paper, Table 2 and SmolLM2)."""
 
-    hidden_size: int = Field(gt=0, le=1_000_000)
-    num_layers: int = Field(gt=0, le=10_000)
-    num_heads: int = Field(gt=0)
+    hidden_size: int = Field(gt=0, le=1_000_000)  # width; a multiple of num_heads
+    num_layers: int = Field(gt=0, le=10_000)  # blocks
+    num_heads: int = Field(gt=0)  # of attention
     num_kv_heads: int = Field(gt=0)  # fewer than num_heads = grouped-query attention
     intermediate_size: int = Field(gt=0, le=10_000_000)  # width of the gated MLP
-    rope_theta: float = Field(default=100_000.0, gt=0, le=1e12)
-    rms_norm_eps: float = Field(default=1e-5, gt=0, le=1)
+    rope_theta: float = Field(default=100_000.0, gt=0, le=1e12)  # base of the rotary positions
+    rms_norm_eps: float = Field(default=1e-5, gt=0, le=1)  # under the root of the norm
     tie_embeddings: bool = True  # the head shares the embedding matrix
     init: Literal["normal", "litgpt"] = "normal"  # normal: std init_std everywhere; litgpt: scaled by width and depth
     init_std: float = Field(default=1 / 24, gt=0, le=1)  # SmolLM2's 1/24; unused by `litgpt`
@@ -70,8 +70,8 @@ class EvaluationSettings(Strict):
 class DataSettings(Strict):
     """How text becomes windows, common to all corpora of a study."""
 
-    split: SplitSpec = SplitSpec()
-    leaks: LeakSpec = LeakSpec()
+    split: SplitSpec = SplitSpec()  # what is held out
+    leaks: LeakSpec = LeakSpec()  # what is a duplicate
     loss_on: LossOn = "all"  # for corpora with prompt and completion, or messages: which tokens are trained
 
 

@@ -76,8 +76,8 @@ class _Columns(_Rows):
     """Which columns of a record are the text: one, a prompt and a completion (or two answers), or one of messages."""
 
     text_column: str | None = None  # default `text`, unless other columns are named
-    prompt_column: str | None = None
-    completion_column: str | None = None
+    prompt_column: str | None = None  # the question; goes with completion_column, or the two columns of a pair
+    completion_column: str | None = None  # the answer
     # Lists of {role, content} or {from, value}, in the tokenizer's chat template
     messages_column: str | None = added_later(None)
     template: str = "{prompt}\n{completion}"  # everything before {completion} is prompt; {completion} stands last;
@@ -147,7 +147,7 @@ class LocalCorpus(_Columns):
     format: Literal["auto", "jsonl", "parquet", "text"] = "auto"  # auto = by the file's ending
     document_bytes: Count | None = Field(default=8192, gt=0)  # text files are cut at paragraphs to this; null = whole
     odd_files: Literal["refuse", "skip"] = "refuse"  # what to do with empty and with duplicated files
-    licence: str = "unstated"
+    licence: str = "unstated"  # recorded
 
 
 class HubCorpus(_Columns):
@@ -156,22 +156,22 @@ class HubCorpus(_Columns):
     kind: Literal["hub"] = "hub"
     id: Annotated[str, BeforeValidator(at_home)]  # owner/name, or the path of a folder (starts with . / or ~)
     config: str | None = None
-    split: str = "train"
+    split: str = "train"  # of the data set; ours are made of it
     revision: str  # commit hash; a branch name is pinned to the commit that is first met
     shuffle: bool = True  # documents through a seeded buffer, shards in seeded order
     shuffle_buffer: Count = Field(default=10_000, gt=0)  # documents
-    seed: int = Field(default=0, ge=0, le=LARGEST)
-    licence: str = "unstated"
+    seed: int = Field(default=0, ge=0, le=LARGEST)  # of the shuffling
+    licence: str = "unstated"  # recorded
 
 
 class CatalogueCorpus(_Rows):
     """A data set of the hub with the columns and licence that `indelible corpora list` shows."""
 
     kind: Literal["catalogue"] = "catalogue"
-    name: str
+    name: str  # of the catalogue
     config: str | None = None  # null = the catalogue's; the ChemPile sets want one
     revision: str = "main"  # commit hash; a branch name is pinned to the commit that is first met
-    filter: ColumnFilter = Field(default_factory=dict)
+    filter: ColumnFilter = Field(default_factory=dict)  # column: value or list of values
 
 
 class SyntheticCorpus(_Rows):
@@ -182,7 +182,7 @@ class SyntheticCorpus(_Rows):
     shared_language: int | None = Field(default=None, ge=0, le=LARGEST)  # where a part of the structure is taken from
     overlap: float = Field(default=0.0, ge=0.0, le=1.0)  # share of the structure taken from it
     num_words: int = Field(default=512, ge=8, le=100_000)  # size of the vocabulary, the same words for all languages
-    num_documents: Count = Field(default=2_000, gt=0, le=10**9)
+    num_documents: Count = Field(default=2_000, gt=0, le=10**9)  # before the held-out split
     document_words: int = Field(default=200, ge=8, le=10**7)  # mean words a document
     seed: int = Field(default=0, ge=0, le=LARGEST)  # of the documents, not of the structure
 

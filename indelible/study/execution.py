@@ -31,13 +31,13 @@ def _switch(value: object) -> object:
 class SlurmSpec(Strict):
     """How worker jobs are asked for; passed to Slurm as they are."""
 
-    partition: str | None = None
-    account: str | None = None
-    time_minutes: int = Field(default=240, gt=0, le=10_000_000)
+    partition: str | None = None  # null = Slurm's own
+    account: str | None = None  # who pays
+    time_minutes: int = Field(default=240, gt=0, le=10_000_000)  # of a worker job; a cut job continues
     nodes: int = Field(default=1, gt=0, le=10_000)  # per worker job; above 1 one stage run spans them by torchrun
-    gpus_per_node: int = Field(default=0, ge=0, le=1_000)
-    cpus_per_task: int = Field(default=1, gt=0, le=10_000)
-    constraint: str | None = None
+    gpus_per_node: int = Field(default=0, ge=0, le=1_000)  # as many workers a job; 0 = on processors
+    cpus_per_task: int = Field(default=1, gt=0, le=10_000)  # of a worker
+    constraint: str | None = None  # features that a node must have
     extra: dict[str, str | int | bool] = Field(default_factory=dict)  # further sbatch options by name
 
 
@@ -49,12 +49,12 @@ class ExecutionSpec(Strict):
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"  # auto = the accelerator that torch finds, else cpu
     devices_per_run: Devices = 1  # GPUs of one machine, or processes without GPUs, for one stage run
     micro_batch_size: Sequences | None = None  # sequences per forward per rank; null = as large as fits
-    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
-    activation_checkpointing: bool = False
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"  # auto = where it can
+    activation_checkpointing: bool = False  # less memory, one more forward pass
     parallel: Literal["ddp", "fsdp"] = "ddp"  # how one stage run uses several devices
     order: Literal["longest-first", "seed-by-seed"] = "longest-first"  # which of the ready stage runs is taken first
     resume_seconds: float = Field(default=30.0, gt=0)  # least time between two resume states
-    slurm: SlurmSpec = SlurmSpec()
+    slurm: SlurmSpec = SlurmSpec()  # how jobs are asked for
 
     @model_validator(mode="after")
     def _a_run_fits_a_node(self) -> "ExecutionSpec":

@@ -32,7 +32,7 @@ class ExposureSpec(Strict):
 
     fraction: float = Field(default=0.0, ge=0)  # lambda; above 1 = repeated passes over D_post
     mode: Literal["add", "replace"] = "add"  # on top of the D_pre tokens, or in their place
-    placement: Placement = "uniform"
+    placement: Placement = "uniform"  # early = first third, late = last third, [a, b] = parts of pretraining
     repeats: bool = False  # must be true for a fraction above 1
 
     @model_validator(mode="after")
@@ -58,7 +58,7 @@ class StageWords(Strict):
 
     replay_fraction: Fraction = 0.0  # of D_pre's tokens, mixed into every pass of the stage
     replay_from: Literal["seen", "unseen"] = "seen"  # D_pre windows that pretraining showed, or later ones
-    method: Literal["full", "lora"] = "full"
+    method: Literal["full", "lora"] = "full"  # of `adapt`: all weights, or adapters
     lora: dict[str, Any] = Field(default_factory=dict)  # of `adapt: {kind: lora}`
     allocation: Literal["full", "matched"] = "full"  # posttrain: all of D_post, or once only what was not shown
 

@@ -37,13 +37,13 @@ class InitSpec(Strict):
 class MixSpec(Strict):
     """One more corpus in a stage: early exposure, replay, or any other."""
 
-    corpus: str
+    corpus: str  # what is shown beside the stage's own
     fraction: float = Field(default=1.0, ge=0, le=1_000_000)  # above 1 = repeated passes, with `repeats`
     share_of: str | None = None  # the stage whose `tokens` the fraction is of; null = this stage
     per: Literal["pass", "stage"] = "pass"  # in every pass of the stage's own corpus, or once over the whole stage;
     # a study file that does not say it means `stage` where share_of names a later stage (early exposure)
     mode: Literal["add", "replace"] = "add"  # on top of the stage's own tokens, or in their place
-    placement: Placement = "uniform"
+    placement: Placement = "uniform"  # early = first third, late = last third, [a, b] = parts of the stage
     repeats: bool = False  # must be true for a fraction above 1
     not_shown_in: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()  # skip what these stages showed
 
@@ -79,7 +79,7 @@ class Optimization(Strict):
     weight_decay: float = Field(default=0.1, ge=0)  # on matrices only; norms and biases get none
     betas: Annotated[
         tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], BeforeValidator(as_tuple)
-    ] = (0.9, 0.95)
+    ] = (0.9, 0.95)  # AdamW's decay of the two moments
     eps: float = Field(default=1e-8, gt=0, le=1)  # AdamW's denominator term
     max_grad_norm: float = Field(default=1.0, gt=0)  # global L2 norm
     dropout: float = Field(default=0.0, ge=0, lt=1)  # at embedding, attention, attention output and MLP output

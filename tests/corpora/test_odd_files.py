@@ -92,7 +92,7 @@ def test_other_encodings_are_named(tmp_path: Path, encoding: str, name: str) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(LINE.encode()), "is no text but gzip; name it .gz"),
+        (gzip.compress(LINE.encode(), mtime=0), "is no text but gzip; name it .gz"),
         (zstd.compress(LINE.encode()), "is no text but Zstandard; name it .zst"),
         (bz2.compress(LINE.encode()), "is no text but bzip2; unpack it"),
         (lzma.compress(LINE.encode()), "is no text but xz; unpack it"),
