@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 
 from indelible.errors import UserError
 from indelible.study.execution import ExecutionSpec
+from indelible.train.memory import keep_freed_memory
 
 PEAK_BF16_FLOPS = {  # dense bf16 rate of the data sheets, by the name that the driver gives; others have no MFU
     "NVIDIA A100-SXM4-40GB": 312e12,
@@ -82,7 +83,7 @@ class Device:
 
 
 def choose_device(precision: Literal["fp32", "bf16"], execution: ExecutionSpec) -> Device:
-    """Resolves `auto` settings against this machine and sets torch's threads and determinism.
+    """Resolves `auto` settings against this machine and sets torch's threads and determinism, and how memory is kept.
 
     Raises:
         UserError: a device that is not here, or `compile: on` without a compiler that works.
@@ -90,6 +91,7 @@ def choose_device(precision: Literal["fp32", "bf16"], execution: ExecutionSpec) 
     kind = _kind_of_device(execution.device)
     threads = execution.threads or max(1, torch.get_num_threads())
     torch.set_num_threads(threads)
+    keep_freed_memory()
     use_compile = _settled_compile(execution.compile, kind)
     if kind == "cpu" and threads > 1 and use_compile:
         torch.use_deterministic_algorithms(True)  # compiled code with several threads differs from run to run otherwise

@@ -23,9 +23,15 @@ def chunk_rows(rows: int, vocabulary: int, kind: str) -> int:
     return -(-rows // -(-rows // limit))
 
 
-def chunks(hidden: torch.Tensor, weight: torch.Tensor) -> list[slice]:
-    """The rows of hidden states (N, H) that go through a head (V, H) together, chunk by chunk."""
-    step = chunk_rows(len(hidden), len(weight), hidden.device.type)
+def chunks(hidden: torch.Tensor, weight: torch.Tensor, *, parts: int = 1) -> list[slice]:
+    """The rows of hidden states (N, H) that go through a head (V, H) together, chunk by chunk.
+
+    Args:
+        hidden: the hidden states.
+        weight: of the head.
+        parts: a chunk has the logits of one of so many usual ones.
+    """
+    step = chunk_rows(len(hidden), parts * len(weight), hidden.device.type)
     return [slice(start, start + step) for start in range(0, len(hidden), step)]
 
 
@@ -88,7 +94,8 @@ class _HeadLoss(torch.autograd.Function):
         by_hidden = torch.empty_like(hidden)
         by_weight: torch.Tensor | None = None
         chunk_grads = _maybe_compiled(_chunk_grads, use_compile)
-        for part in chunks(hidden, weight):
+        is_wide = dtype == torch.float32 and hidden.device.type == "cpu"  # logits of twice the bytes
+        for part in chunks(hidden, weight, parts=2 if is_wide else 1):
             loss, dh, dw = chunk_grads(low[part], low_weight, targets[part], weights[part], ctx.needs_input_grad[1])
             total += loss
             by_hidden[part] = dh
