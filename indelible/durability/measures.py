@@ -12,7 +12,7 @@ from indelible.durability.card import Compared, CustomerRow, Number, WorstOf
 from indelible.durability.documents import DocumentErrors
 from indelible.durability.intervals import Estimate, difference, estimate
 from indelible.durability.request import CUSTOMERS, GAINS, LEVEL, Customer
-from indelible.durability.sides import AtGain, BestGain, Side, at_gain, best_gain, by_customer
+from indelible.durability.sides import AtGain, BestGain, Side, at_gain, best_gain, by_customer, common_start
 from indelible.statistics.inference import holm
 
 Numbers = NDArray[np.float64]
@@ -44,6 +44,11 @@ class Measures:
     def gains(self) -> dict[str, BestGain | None]:
         """The best gain by new corpus."""
         return {corpus: best_gain(self.sides, corpus) for corpus in self.later}
+
+    @cached_property
+    def starts(self) -> dict[str, float]:
+        """The loss that gains count from, by new corpus, nats per token."""
+        return {corpus: common_start(self.sides, corpus) for corpus in self.later}
 
     @cached_property
     def at(self) -> dict[float, list[dict[str, AtGain]]]:

@@ -27,11 +27,11 @@ def setting_rows(measures: Measures) -> list[SettingRow]:
 def _setting_row(measures: Measures, setting: Setting) -> SettingRow:
     units = measures.model.groups[setting]
     trials = [trial for unit in units.values() for trial in unit]
-    best = measures.gains[setting.corpus]
+    best, start = measures.gains[setting.corpus], measures.starts[setting.corpus]
     lost: dict[str, Number | None] = {}
     reached: dict[str, int] = {}
     for part in GAINS:
-        values = [[lost_at(t, part * best.gain) for t in unit] if best else [None] for unit in units.values()]
+        values = [[lost_at(t, part * best.gain, start) for t in unit] if best else [None] for unit in units.values()]
         flat = [value for unit in values for value in unit]
         reached[f"{part:g}"] = sum(value is not None for value in flat)
         known = [float(np.mean([v for v in unit if v is not None])) for unit in values if None not in unit]

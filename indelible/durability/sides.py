@@ -53,12 +53,27 @@ class Side:
         return tuple(one for one, units in self.groups.items() if one.is_plain and len(units) == len(self.units))
 
 
-def lost_at(trial: Trial, target: float) -> float | None:
-    """The loss lost on the kept corpus where the trial first gains ``target`` on the new one, nats per token.
+def common_start(sides: Sequence[Side], corpus: str) -> float:
+    """The loss on a new corpus before any trial, nats per token: the mean over the units of all sides.
 
-    A trial that diverged before counts as the worst loss. None for one that never gets there.
+    Gains count from here, so that one gain is one loss on the new task whichever checkpoint a trial starts from. From
+    each checkpoint's own start, one that is nearer to the new task would be asked to go further.
     """
-    crossing = first_reaching(trial.curve.gains, target)
+    losses: dict[str, list[float]] = {}
+    for side in sides:
+        for trial in side.trials:
+            if trial.setting.corpus == corpus:
+                losses.setdefault(trial.checkpoint, []).append(float(trial.curve.new[0]))
+    return float(np.mean([np.mean(own) for own in losses.values()])) if losses else 0.0
+
+
+def lost_at(trial: Trial, target: float, start: float | None = None) -> float | None:
+    """The loss lost on the kept corpus where the trial first is ``target`` below ``start`` on the new one.
+
+    A trial that diverged before counts as the worst loss. None for one that never gets there. All in nats per token;
+    without ``start``, from the trial's own.
+    """
+    crossing = first_reaching(trial.curve.gains if start is None else start - trial.curve.new, target)
     if crossing is not None:
         return crossing.read(trial.curve.lost)
     return max(0.0, WORST_LOSS - float(trial.curve.kept[0])) if trial.has_diverged else None
@@ -68,7 +83,7 @@ def lost_at(trial: Trial, target: float) -> float | None:
 class BestGain:
     """The largest gain on a new corpus that some setting reaches in every unit of every side."""
 
-    gain: float  # nats per token
+    gain: float  # nats per token below `common_start`
     setting: Setting
 
 
@@ -79,9 +94,10 @@ def best_gain(sides: Sequence[Side], corpus: str) -> BestGain | None:
     nothing gains.
     """
     best: BestGain | None = None
+    start = common_start(sides, corpus)
     for setting in _common(sides, corpus):
         weakest = min(
-            float(np.mean([trial.curve.gains.max() for trial in trials]))
+            float(np.mean([start - trial.curve.new.min() for trial in trials]))
             for side in sides
             for trials in side.groups[setting].values()
         )
@@ -111,9 +127,9 @@ class AtGain:
 def at_gain(sides: Sequence[Side], corpus: str, target: float) -> list[AtGain] | None:
     """Reads every side at one gain; None where no setting gets there in every unit of every side."""
     values: dict[Setting, list[Numbers]] = {}
-    common = _common(sides, corpus)
+    common, start = _common(sides, corpus), common_start(sides, corpus)
     for setting in common:
-        rows = [_row(side, setting, target) for side in sides]
+        rows = [_row(side, setting, target, start) for side in sides]
         if all(row is not None for row in rows):
             values[setting] = [row for row in rows if row is not None]
     if not values:
@@ -125,11 +141,11 @@ def at_gain(sides: Sequence[Side], corpus: str, target: float) -> list[AtGain] |
     ]
 
 
-def _row(side: Side, setting: Setting, target: float) -> Numbers | None:
+def _row(side: Side, setting: Setting, target: float, start: float) -> Numbers | None:
     """By unit; several trials of a unit (seeds of one checkpoint) are averaged."""
     found = []
     for unit in side.units:
-        values = [lost_at(trial, target) for trial in side.groups[setting][unit]]
+        values = [lost_at(trial, target, start) for trial in side.groups[setting][unit]]
         if any(value is None for value in values):
             return None
         found.append(float(np.mean([value for value in values if value is not None])))

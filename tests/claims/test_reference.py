@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import typer
+from polars import read_csv
 from typer.testing import CliRunner
 
 from indelible.claims.paper_claims import study_verdicts
 from indelible.cli.results_commands import register
 from indelible.results.table import read_table
 from indelible.statistics.contrasts import contrasts, gains, where
+from indelible.statistics.inference import paired
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "reference"
@@ -56,7 +58,21 @@ def known() -> dict[Numbers | None, set[str]]:
                 result = comparison.result
                 needed = comparison.new_seeds()
                 found[shown(result.effect, result.low, result.high)].add(needed.text if needed else "")
+    for effect in relearned():
+        found[effect].add("")
     return dict(found)
+
+
+def relearned() -> list[Numbers | None]:
+    """What exposure changes after relearning, setting by setting and of untouched checkpoints."""
+    rows = read_csv(REFERENCE / "audit" / "relearned.csv")
+    told = []
+    for _, own in rows.group_by("adapt", "lr"):
+        sides = [own.filter(exposure_fraction=fraction).sort("seed") for fraction in (0, 1)]
+        for column in own.columns[4:]:
+            change = paired(dict(enumerate((sides[1][column] - sides[0][column]).to_list())))
+            told.append(shown(change.effect, change.low, change.high))
+    return told
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/findings.md", "docs/unknowns.md"])

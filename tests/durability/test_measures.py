@@ -1,5 +1,7 @@
 """Both sides at equal gain: answers that are known, and the level of comparisons of equals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fake_trials import battery_trials, trial
@@ -49,6 +51,17 @@ def test_three_customers_at_equal_gain_by_hand():
     (mine,) = at_gain([measures.model], "chemistry", 0.8)
     assert mine.left_out == (FULL[0],)
     assert measures.worst_of(0.5)[0].lost == pytest.approx((0.875 / 3, (2 * 0.5 + 0.25) / 3, 0.5))
+
+
+def test_sides_are_compared_at_one_loss_on_the_new_task():
+    # both lose 0.1 for each nat gained; the second starts half a nat nearer to the new task
+    one, two = trial([0, 1, 2, 3], [0, 0.1, 0.2, 0.3]), trial([0, 1, 2, 3], [0, 0.1, 0.2, 0.3], checkpoint="given-b")
+    nearer = replace(two, curve=replace(two.curve, new=two.curve.new - 0.5))
+    measures = Measures(side([one]), side([nearer]), ("chemistry",))
+    assert measures.gains["chemistry"].gain == pytest.approx(2.75)  # from the mean of the starts to what both reach
+    mine, theirs = (place["chemistry"].lost[0, 0] for place in measures.at[0.8])
+    assert mine - theirs == pytest.approx(0.05)
+    assert Measures(side([one]), None, ("chemistry",)).at[0.8][0]["chemistry"].lost[0, 0] == pytest.approx(0.24)
 
 
 def test_with_a_base_it_is_the_share_that_is_left():
