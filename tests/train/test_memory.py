@@ -12,11 +12,10 @@ from indelible.train import memory
 from indelible.train.device import choose_device
 
 STEPS = """
-import resource, sys, torch
+import resource, torch
 from indelible.train.memory import keep_freed_memory
 torch.set_num_threads(1)
-if sys.argv[1] == "kept":
-    assert keep_freed_memory()
+assert keep_freed_memory()
 def step():
     blocks = [torch.ones(2**20) for _ in range(12)]  # 4 MiB each, as chunks of logits are
 for _ in range(5):
@@ -28,14 +27,15 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def page_faults(mode: str) -> int:
-    run = subprocess.run([sys.executable, "-c", STEPS, mode], capture_output=True, text=True, check=True)
+def page_faults() -> int:
+    run = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
     return int(run.stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have other rules")
 def test_a_step_takes_the_pages_of_the_step_before():
-    assert page_faults("kept") < page_faults("as it comes") / 5
+    # as it comes it is 60,000 in two processes of three, and none where something stays at the top of the heap
+    assert max(page_faults() for _ in range(4)) < 5000
 
 
 def test_a_c_library_without_the_switch_is_left_alone(monkeypatch):
