@@ -95,29 +95,11 @@ def trl_trainer(loop: Any, folder: Path, settings: dict[str, Any], callback: Any
     model.load_state_dict(loop.program.model.state_dict())
     model.save_pretrained(folder / "start")  # TRL loads its reference from where the model came from
     tokenizer = AutoTokenizer.from_pretrained(folder / "tok", pad_token="<|endoftext|>")
-    training = loop.training
     config = DPOConfig(
-        output_dir=str(folder / "trl"),
-        per_device_train_batch_size=settings["batch_size"],
-        max_steps=settings["steps"],
-        learning_rate=training.lr,
+        **sft.trl_arguments(loop.training, folder, settings),
         beta=BETA,
         precompute_ref_log_probs=precompute,
-        lr_scheduler_type="constant",
-        weight_decay=training.weight_decay,
-        adam_beta1=training.betas[0],
-        adam_beta2=training.betas[1],
-        adam_epsilon=training.eps,
-        max_grad_norm=training.max_grad_norm,
         max_length=None,
-        bf16=False,
-        gradient_checkpointing=False,
-        use_cpu=True,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
     )
     start = LlamaForCausalLM.from_pretrained(folder / "start")
     rows = Dataset.from_list(list(rows_of(loop)))

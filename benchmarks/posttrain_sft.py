@@ -136,6 +136,30 @@ def rows_of(loop: Any) -> Iterator[dict[str, list[int]]]:
         yield {**found, "seq_lengths": sizes.tolist()} if rules.packing == "best_fit" else found
 
 
+def trl_arguments(training: Any, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What both of TRL's trainers are told: the optimizer of the stage, fp32 on the CPU, a loss for every step."""
+    return {
+        "output_dir": str(folder / "trl"),
+        "per_device_train_batch_size": settings["batch_size"],
+        "max_steps": settings["steps"],
+        "learning_rate": training.lr,
+        "lr_scheduler_type": "constant",
+        "weight_decay": training.weight_decay,
+        "adam_beta1": training.betas[0],
+        "adam_beta2": training.betas[1],
+        "adam_epsilon": training.eps,
+        "max_grad_norm": training.max_grad_norm,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": [],
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
+
+
 def trl_trainer(loop: Any, folder: Path, settings: dict[str, Any], callback: Any) -> Any:
     """TRL's trainer over the same rows in the same order, from the same weights."""
     from datasets import Dataset
@@ -150,31 +174,13 @@ def trl_trainer(loop: Any, folder: Path, settings: dict[str, Any], callback: Any
     model.load_state_dict(loop.program.model.state_dict())
     rows = list(rows_of(loop))
     is_packed = "seq_lengths" in rows[0]
-    training = loop.training
     config = SFTConfig(
-        output_dir=str(folder / "trl"),
-        per_device_train_batch_size=settings["batch_size"],
-        max_steps=settings["steps"],
-        learning_rate=training.lr,
-        lr_scheduler_type="constant",
-        weight_decay=training.weight_decay,
-        adam_beta1=training.betas[0],
-        adam_beta2=training.betas[1],
-        adam_epsilon=training.eps,
-        max_grad_norm=training.max_grad_norm,
+        **trl_arguments(loop.training, folder, settings),
         packing=is_packed,
         packing_strategy="bfd",
         max_length=settings["seq_len"] + 1,
         dataset_kwargs={"skip_prepare_dataset": True},
-        bf16=False,
-        gradient_checkpointing=False,
-        use_cpu=True,
         dataloader_drop_last=False,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
     )
     tokenizer = AutoTokenizer.from_pretrained(folder / "tok", pad_token="<|endoftext|>")
     return InOrder(
