@@ -5,16 +5,29 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from indelible.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
 
 
 def printable(text: str) -> str:
     """``text`` with what UTF-8 cannot express (bytes of a file name in another encoding) written as ``\\xe9``."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def is_there(name: str) -> bool:
+    """Whether there is a file or folder of a name that a user gave, ``~`` read as the home folder.
+
+    False also where no file can have that name: too long, of an unknown user's home, with a zero byte.
+    """
+    return os.path.exists(os.path.expanduser(name))
 
 
 @contextmanager
@@ -31,7 +44,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a name that no file can have: what went wrong before says so
+            temporary.unlink(missing_ok=True)
         raise
 
 
@@ -58,6 +72,33 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file.") from None
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of thousands of digits, too deep
         raise UserError(f"{path}: not a JSON file ({error}); delete it and run the command again.") from None
+
+
+def read_as(path: Path, shape: "TypeAdapter[T]") -> T:
+    """Reads a JSON file that this program has written, and that somebody may have edited since.
+
+    Args:
+        path: the file.
+        shape: what it must hold.
+
+    Raises:
+        UserError: the file is missing, is not JSON, or holds something else; the message names the place in it.
+    """
+    return as_shape(read_json(path), path, shape)
+
+
+def as_shape(value: Any, path: Path, shape: "TypeAdapter[T]") -> T:
+    """The content of a JSON file, checked; see `read_as`."""
+    from pydantic import ValidationError  # commands that only show help need none of it
+
+    try:
+        return shape.validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(
+            f"{path}: {where}: {first['msg']}; the file was edited or cut. Delete it and run the command again."
+        ) from None
 
 
 def refuse_constants(path: Path | str, data: bytes) -> None:

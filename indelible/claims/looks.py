@@ -18,15 +18,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import polars as pl
-from pydantic import ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from indelible.claims.evidence import Evidence
 from indelible.claims.verdicts import Claim, LevelOf
 from indelible.claims.wording import effect_text
 from indelible.errors import UserError
 from indelible.files import write_json
+from indelible.records import Amount, Signed
 from indelible.results.labels import plural
 from indelible.statistics.inference import Inference, holm_levels
 from indelible.statistics.sequential import (
@@ -42,6 +44,7 @@ from indelible.statistics.sequential import (
 from indelible.statistics.sequential_power import Shape, detectable_in_looks
 
 RECORD = "looks.json"
+Probability = Annotated[float, Field(ge=0, le=1)]
 MAX_LOOKS, MIN_LEVEL = 100, 1e-9  # of a design that is read
 
 
@@ -52,17 +55,17 @@ class Look:
     claim: str
     scope: str
     number: NonNegativeInt  # of the look, from 0
-    num_seeds: int
+    num_seeds: Annotated[int, Field(ge=0, le=MAX_SEEDS)]
     planned: tuple[int, ...]  # seeds at all looks of the design, rising from 2 or more
     level: float  # of the design, two-sided, all looks and scopes together
-    nominal: float  # what p was compared with
-    effect: float | None  # nats per token, of the comparison that decides
-    low: float | None  # interval at the nominal level: the intervals of all looks together cover with 1 - level
-    high: float | None
-    p_support: float | None
-    p_against: float | None
+    nominal: Probability  # what p was compared with
+    effect: Signed | None  # nats per token, of the comparison that decides
+    low: Signed | None  # interval at the nominal level: the intervals of all looks together cover with 1 - level
+    high: Signed | None
+    p_support: Probability | None
+    p_against: Probability | None
     decision: str  # supported, contradicted, futile or open
-    detectable: float | None = None  # nats: what all looks find at this spread
+    detectable: Amount | None = None  # nats: what all looks find at this spread
     is_margin: bool = False  # whether that is a margin which they show rather than an effect
 
 

@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from indelible.corpora.catalog import HUB
 from indelible.corpora.document import Document
 from indelible.corpora.fields import document_of, missing_column, template_recipe, wanted_columns
 from indelible.corpora.listing import list_files
 from indelible.errors import UserError
-from indelible.files import read_json, write_json
+from indelible.files import read_as, write_json
 from indelible.study.corpus_spec import CatalogueCorpus, HubCorpus, LocalCorpus, text_recipe
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_PINS = TypeAdapter(dict[str, str])
 
 
 def from_catalogue(spec: CatalogueCorpus) -> HubCorpus:
@@ -87,7 +90,7 @@ def pinned_commit(spec: HubCorpus, cache_dir: Path, resolve: Callable[[HubCorpus
         UserError: the revision's name now stands for another commit than before.
     """
     path = cache_dir / "hub-pins.json"
-    pins: dict[str, str] = read_json(path) if path.exists() else {}
+    pins = read_as(path, _PINS) if path.exists() else {}
     place = Path(spec.id).resolve().as_posix() if is_folder(spec) else spec.id  # ./set is another one elsewhere
     key = f"{place}@{spec.revision}"
     commit = resolve(spec, cache_dir)

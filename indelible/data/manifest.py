@@ -7,7 +7,7 @@ import numpy as np
 
 from indelible.data.index import DISPOSITIONS, HELDOUT, TRAIN, Index
 from indelible.data.leaks import Leaks
-from indelible.data.store import FORMAT
+from indelible.data.manifest_file import FORMAT
 from indelible.data.tokenizer import TokenizerInfo
 from indelible.files import write_json
 from indelible.study.corpus_spec import DataSpec

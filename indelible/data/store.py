@@ -6,12 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from indelible.data.manifest_file import read_manifest
 from indelible.data.pairs import PairTable
 from indelible.data.row_plan import RowPlan, plan_rows
 from indelible.errors import UserError
-from indelible.files import file_sha256, read_json
-
-FORMAT = 1
+from indelible.files import file_sha256
 
 
 class _Split:
@@ -51,7 +50,10 @@ class _Split:
 
 
 def _open_array(path: Path, size: int) -> np.ndarray:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:  # of the size that the manifest says, and no array
+        raise UserError(f"{path}: cannot be read ({error}); delete the store and run again.") from None
     if array.shape != (size,):
         raise UserError(f"{path}: {array.shape} values where the manifest says {size}; delete the store and run again.")
     return np.asarray(array)  # a plain view of the mapping: indexing a memmap object is three times slower
@@ -69,8 +71,11 @@ def _document_starts(folder: Path, shard: dict[str, Any]) -> np.ndarray:
     """The first token of each document of a shard: int64."""
     import pyarrow.parquet as pq  # only evaluation needs it
 
-    table = pq.read_table(_document_table(folder, shard), columns=["start"])
-    return table["start"].to_numpy().astype(np.int64)
+    path = _document_table(folder, shard)
+    try:
+        return pq.read_table(path, columns=["start"])["start"].to_numpy().astype(np.int64)
+    except (OSError, ValueError, KeyError) as error:  # of the size that the manifest says, and no such table
+        raise UserError(f"{path}: cannot be read ({error}); delete the store and run again.") from None
 
 
 class TokenStore:
@@ -105,9 +110,7 @@ class TokenStore:
             raise UserError(
                 f"{folder}: no token store here (manifest.json is missing); run the command again to make it."
             )
-        manifest = read_json(folder / "manifest.json")
-        if manifest.get("format") != FORMAT:
-            raise UserError(f"{folder}: token store of format {manifest.get('format')}, this version reads {FORMAT}.")
+        manifest = read_manifest(folder)
         if not folder.name.endswith(manifest["fingerprint"][:12]):
             raise UserError(f"{folder}: its manifest is that of fingerprint {manifest['fingerprint'][:12]}; delete it.")
         for file in (file for shards in manifest["shards"].values() for shard in shards for file in shard["files"]):

@@ -5,14 +5,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, Field, TypeAdapter
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from indelible.errors import UserError, refusing
-from indelible.files import file_sha256, read_json, write_json
+from indelible.files import file_sha256, read_as, read_json, write_json
 from indelible.models.given import model_folder
+from indelible.strict import LARGEST, Positive
 from indelible.study.corpus_spec import BpeTokenizer, HfTokenizer
 
 END_OF_TEXT = "<|endoftext|>"
@@ -143,16 +145,36 @@ def _write_info(folder: Path, tokenizer: Tokenizer, eos_id: int) -> None:
     write_json(folder / "indelible.json", {"vocab_size": vocab_size, "eos_id": eos_id, "tokenizer_sha256": sha256})
 
 
+class Made(BaseModel):
+    """indelible.json of a tokenizer's folder: what is known of it without loading it."""
+
+    vocab_size: Positive
+    eos_id: Annotated[int, Field(ge=0, le=LARGEST)]
+    tokenizer_sha256: str = ""
+
+
+_MADE = TypeAdapter(Made)
+
+
+def read_made(folder: Path) -> Made:
+    """What was written beside a tokenizer when it was made.
+
+    Raises:
+        UserError: there is nothing, or it was edited.
+    """
+    return read_as(folder / "indelible.json", _MADE)
+
+
 def open_tokenizer(folder: Path) -> TokenizerInfo:
     """Reads what `train_bpe` or `copy_hf` wrote.
 
     Raises:
         UserError: the folder's tokenizer.json is not the one that was written with it.
     """
-    info = read_json(folder / "indelible.json")
-    if file_sha256(folder / "tokenizer.json") != info["tokenizer_sha256"]:
+    info = read_made(folder)
+    if file_sha256(folder / "tokenizer.json") != info.tokenizer_sha256:
         raise UserError(f"{folder}: tokenizer.json changed since it was made; delete the folder and run again.")
-    return TokenizerInfo(folder / "tokenizer.json", info["vocab_size"], info["eos_id"])
+    return TokenizerInfo(folder / "tokenizer.json", info.vocab_size, info.eos_id)
 
 
 def load_fast(path: Path) -> Tokenizer:

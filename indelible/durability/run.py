@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, NonNegativeInt, TypeAdapter
 
 from indelible.corpora.sources import default_cache_dir
 from indelible.data.fingerprint import study_stores
@@ -15,7 +17,7 @@ from indelible.durability.findings import Asked, make_audit
 from indelible.durability.request import AuditRequest, init_of, make_request
 from indelible.durability.study import Portion, portions, study_of
 from indelible.errors import UserError
-from indelible.files import read_json, write_json, write_text
+from indelible.files import read_as, write_json, write_text
 from indelible.models.given import GivenCheckpoint, find_checkpoint
 from indelible.scheduling.snapshot import Snapshot
 from indelible.study.architecture import architecture_of
@@ -31,6 +33,15 @@ from indelible.workflow.tokens import check_tokenizer_folder
 
 DEFAULT_BUDGET = "40m"
 CHOSEN = "audit-portion.json"  # how much of the battery the folder has been asked for
+
+
+class _Chosen(BaseModel):
+    portion: NonNegativeInt  # its number
+    budget: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None  # seconds
+    portions: list[Any]  # what each adds
+
+
+_CHOSEN = TypeAdapter(_Chosen)
 Execute = Callable[[Study], object]  # runs a study in the audit's folder; raises where it does not end
 
 
@@ -121,10 +132,10 @@ class Auditor:
         path = self.out / CHOSEN
         if not path.is_file():
             return -1
-        found = read_json(path)
-        is_ours = isinstance(found, dict) and found.get("portions") == [portion.adds for portion in self.portions]
-        before = found.get("budget") if is_ours else None
-        return int(found["portion"]) if is_ours and before is not None and before <= budget else -1
+        found = read_as(path, _CHOSEN)
+        is_ours = found.portions == [portion.adds for portion in self.portions]
+        is_kept = is_ours and found.budget is not None and found.budget <= budget
+        return min(found.portion, len(self.portions) - 1) if is_kept else -1
 
     def run(self, execute: Execute, budget: float | None) -> int:
         """Runs what fits: the first portion, which tells how fast this machine is, then as much as the time allows.

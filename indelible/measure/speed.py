@@ -5,13 +5,17 @@ import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, TypeAdapter
 
 from indelible.errors import UserError
-from indelible.files import read_json, write_json
+from indelible.files import read_as, read_json, write_json
 from indelible.host import physical_cores, visible_gpus
+from indelible.strict import Positive
 
 FORMAT = 1
+Rate = Annotated[float, Field(gt=0, le=1e30)]  # a second
 
 
 @dataclass(frozen=True)
@@ -21,16 +25,23 @@ class Speed:
     machine: str  # `this_machine()` where it was measured
     scale: str
     device: str  # cpu or cuda
-    threads: int  # per worker
-    workers: int  # at work at the same time
-    tokens_per_second: float  # trained tokens of one worker
-    flops_per_second: float  # of one worker
+    threads: Positive  # per worker
+    workers: Positive  # at work at the same time
+    tokens_per_second: Rate  # trained tokens of one worker
+    flops_per_second: Rate  # of one worker
     measured: str  # UTC
 
     @property
     def kind(self) -> tuple[str, str, str, int]:
         """What must be equal for a speed to tell anything about a study."""
         return self.machine, self.scale, self.device, self.threads
+
+
+class _Kept(BaseModel):
+    speeds: list[Speed]
+
+
+_KEPT = TypeAdapter(_Kept)
 
 
 def this_machine() -> str:
@@ -75,7 +86,7 @@ def read_speeds(cache_dir: Path) -> list[Speed]:
     """All speeds that are kept; none where the file is of another format.
 
     Raises:
-        UserError: the file is not JSON.
+        UserError: the file is not JSON, or was edited.
     """
     path = speeds_file(cache_dir)
     if not path.exists():
@@ -83,7 +94,7 @@ def read_speeds(cache_dir: Path) -> list[Speed]:
     value: Any = read_json(path)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         return []
-    return [Speed(**entry) for entry in value["speeds"]]
+    return read_as(path, _KEPT).speeds
 
 
 def keep_speeds(cache_dir: Path, speeds: list[Speed]) -> Path:

@@ -4,7 +4,7 @@ The files are the database, and this is its schema. Keys that a later version ad
 format is refused.
 """
 
-from indelible.records.base import RUN_ID, Amount, Record, Tally
+from indelible.records.base import RUN_ID, Amount, Record, Signed, Tally
 from indelible.records.made import Evaluation, Failure, PackedRows, PackedSide, StageResult, UseCounts
 from indelible.records.places import documents_path, evaluation_name, evaluation_path, run_dir, run_name, task_path
 from indelible.records.plan import Plan, PlannedChain, PlannedRun, RunCost
@@ -12,6 +12,6 @@ from indelible.records.task_examples import TaskExample, TaskExamples
 
 __all__ = [
     "RUN_ID", "Amount", "Evaluation", "Failure", "PackedRows", "PackedSide", "Plan", "PlannedChain", "PlannedRun",
-    "Record", "RunCost", "StageResult", "Tally", "TaskExample", "TaskExamples", "UseCounts", "documents_path",
+    "Record", "RunCost", "Signed", "StageResult", "Tally", "TaskExample", "TaskExamples", "UseCounts", "documents_path",
     "evaluation_name", "evaluation_path", "run_dir", "run_name", "task_path",
 ]  # fmt: skip

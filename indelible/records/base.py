@@ -14,6 +14,7 @@ from indelible.strict import LARGEST
 RUN_ID = re.compile(r"\w[\w.,+=@-]{0,199}")  # a plain file name: no path can leave the runs folder
 Tally = Annotated[int, Field(ge=0, le=LARGEST)]
 Amount = Annotated[float, Field(ge=0, le=1e40)]  # beyond what fp32 holds; sums of them are finite
+Signed = Annotated[float, Field(ge=-1e40, le=1e40)]
 
 
 class Record(BaseModel):

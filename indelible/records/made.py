@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from indelible.records.base import Amount, Record, Tally
+from indelible.records.base import Amount, Record, Signed, Tally
 from indelible.study.corpus_spec import LossOn, Packing, TooLong
 from indelible.study.training import WatchSpec
 
@@ -16,17 +16,17 @@ class PackedSide(BaseModel):
 
     corpus: str
     split: Literal["train", "heldout"]
-    seq_len: int
+    seq_len: Tally
     loss_on: LossOn
     packing: Packing
     too_long: TooLong
-    documents: int
-    documents_too_long: int  # cut, or in no row
-    longest_tokens: int  # of the longest document
-    rows: int
-    tokens: int  # in the rows, without padding
-    trained_tokens: int  # targets that count in the loss
-    rows_without_trained: int  # rows that hold none of them
+    documents: Tally
+    documents_too_long: Tally  # cut, or in no row
+    longest_tokens: Tally  # of the longest document
+    rows: Tally
+    tokens: Tally  # in the rows, without padding
+    trained_tokens: Tally  # targets that count in the loss
+    rows_without_trained: Tally  # rows that hold none of them
 
 
 class PackedRows(Record):
@@ -40,9 +40,9 @@ class UseCounts(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    rows: int
-    tokens: int  # without padding
-    trained_tokens: int  # targets that counted in the loss
+    rows: Tally
+    tokens: Tally  # without padding
+    trained_tokens: Tally  # targets that counted in the loss
 
 
 class StageResult(Record):
@@ -120,7 +120,7 @@ class Evaluation(Record):
     accuracy: Amount | None = None  # of pairs: the share of them whose better answer is the likelier one; of a task:
     # the share of its examples that are right
     accuracy_se: Amount | None = None  # standard errors are clustered by prompt; examples of a task are independent
-    margin: float | None = None  # of pairs: log p(better) - log p(worse), nats a pair
+    margin: Signed | None = None  # of pairs: log p(better) - log p(worse), nats a pair
     margin_se: Amount | None = None
     metric: str | None = None  # of a task: what lm-eval calls the measure whose mean is `accuracy`
     cut: Tally | None = None  # of a task: examples longer than the model's context, cut from the left

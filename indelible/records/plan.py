@@ -6,10 +6,9 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from indelible.records.base import RUN_ID, Amount, Record
+from indelible.records.base import RUN_ID, Amount, Record, Tally
 from indelible.study.execution import ExecutionSpec
 from indelible.study.inference import InferenceSpec
-from indelible.study.seeds import Seeds
 from indelible.study.stage_spec import EvaluationSpec, TaskEvaluation
 from indelible.study.training import WatchSpec
 
@@ -80,7 +79,7 @@ class Plan(Record):
     name: str
     description: str = ""
     scale: str = ""
-    seeds: Seeds = ()
+    seeds: tuple[Tally, ...] | dict[str, tuple[Tally, ...]] = ()
     stores: dict[str, str] = Field(default_factory=dict)  # corpus to folder below tokens/
     tokenizer: str = ""  # folder below tokens/
     execution: ExecutionSpec = ExecutionSpec()
@@ -104,6 +103,8 @@ class Plan(Record):
                 raise ValueError(f"stage run {run.id} is listed twice")
             if run.parent is not None and run.parent not in stages:
                 raise ValueError(f"parent {run.parent!r} of {run.id} is not listed before it")
+            if run.watch is not None and not {*(run.watch.corpora or ())} <= self.stores.keys():
+                raise ValueError(f"watch of {run.id} names a corpus that has no store")
             stages[run.id] = run.stage
         folders = (*self.stores.values(), *(kind.store for kind in self.heldout), self.tokenizer or "none")
         _check_plain("folder below tokens/", folders)

@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from indelible.records.base import Record, Tally
+from indelible.strict import Positive
 
 TaskKind = Literal["multiple_choice", "exact_match"]
 
@@ -19,7 +20,7 @@ class TaskExample(BaseModel):
 
     prompt: str
     choices: tuple[str, ...] = ()  # of a multiple choice
-    answer: int = 0  # the number of the right one
+    answer: Tally = 0  # the number of the right one
     accepted: tuple[str, ...] = ()  # of an exact match: any of these is right
 
 
@@ -33,7 +34,7 @@ class TaskExamples(Record):
     few_shot: Tally  # of `shots`, the first ones, in front of every prompt
     length_normalised: bool  # choices are ranked by log-probability a character
     ignore_case: bool
-    max_new_tokens: int = Field(gt=0)  # of an exact match: generated at most; a line break ends an answer
+    max_new_tokens: Positive  # of an exact match: generated at most; a line break ends an answer
     shots: tuple[TaskExample, ...]
     examples: tuple[TaskExample, ...] = Field(min_length=1)
 

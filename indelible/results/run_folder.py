@@ -6,12 +6,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from indelible.errors import UserError
 from indelible.objectives.preference import MEASURES
-from indelible.records import Evaluation, Failure, Plan, PlannedChain, StageResult, evaluation_name, run_dir, run_name
-from indelible.strict import LARGEST
+from indelible.records import (
+    Evaluation,
+    Failure,
+    Plan,
+    PlannedChain,
+    StageResult,
+    Tally,
+    evaluation_name,
+    run_dir,
+    run_name,
+)
+from indelible.strict import LARGEST, Positive
 from indelible.study.identity import part_of
 
 TASK_MEASURES = ("accuracy",)  # of an evaluation on a task
@@ -219,8 +229,8 @@ class LedgerPicture(BaseModel):
     """ledger.json of a stage run: tokens by use in equal parts of the stage."""
 
     sources: tuple[str, ...]  # the stage's own corpus first
-    bins: int = Field(gt=0)
-    tokens: tuple[tuple[NonNegativeInt, ...], ...]  # by source and bin
+    bins: Positive
+    tokens: tuple[tuple[Tally, ...], ...]  # by source and bin
 
     @model_validator(mode="after")
     def _is_a_table(self) -> Self:

@@ -18,6 +18,7 @@ from indelible.scheduling.engine import ENGINE
 from indelible.scheduling.executors.base import Executor
 from indelible.scheduling.executors.local import LocalExecutor
 from indelible.scheduling.folder import StudyFolder, has_other_spec
+from indelible.scheduling.jobs import check_run
 from indelible.scheduling.lease import LEASE_SECONDS
 from indelible.scheduling.run_index import RunIndex, Status
 from indelible.scheduling.settings import WorkerSettings
@@ -144,6 +145,7 @@ def _executor(
 
 def _check_specs(folder: StudyFolder) -> None:
     for run in folder.plan.stage_runs:
+        check_run(folder, run)
         run_dir = folder.run_dir(run.id)
         if has_other_spec(run_dir, run):
             raise UserError(

@@ -13,7 +13,7 @@ from indelible.scheduling.curves import lacks_curves
 from indelible.scheduling.engine import Engine, Report
 from indelible.scheduling.failures import set_failure_aside
 from indelible.scheduling.folder import SpecFile, StudyFolder, has_other_spec
-from indelible.scheduling.jobs import evaluation_job, stage_job
+from indelible.scheduling.jobs import check_run, evaluation_job, stage_job
 from indelible.scheduling.lease import Lease, LeaseObserver, StopRequested
 from indelible.scheduling.torchrun import Ranks, run_with_ranks
 from indelible.scheduling.units import Unit
@@ -46,6 +46,7 @@ def run_unit(
             raise StopRequested(unit.id)
 
     if unit.run is not None:
+        check_run(folder, unit.run)
         _check_spec(unit.folder, unit.run)
     lease.show(phase="loading")
     job = stage_job(folder, unit.run) if unit.run is not None else evaluation_job(folder, unit.checkpoint)

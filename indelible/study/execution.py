@@ -53,7 +53,7 @@ class ExecutionSpec(Strict):
     activation_checkpointing: bool = False  # less memory, one more forward pass
     parallel: Literal["ddp", "fsdp"] = "ddp"  # how one stage run uses several devices
     order: Literal["longest-first", "seed-by-seed"] = "longest-first"  # which of the ready stage runs is taken first
-    resume_seconds: float = Field(default=30.0, gt=0)  # least time between two resume states
+    resume_seconds: float = Field(default=30.0, gt=0, le=1e9)  # least time between two resume states
     slurm: SlurmSpec = SlurmSpec()  # how jobs are asked for
 
     @model_validator(mode="after")

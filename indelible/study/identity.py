@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,35 @@ def _evaluation_form(spec: EvaluationSpec) -> dict[str, Any]:
 
 def task_evaluation_id(spec: TaskEvaluation, checkpoint: str) -> str:
     """``<task>-<12 hex>`` of a checkpoint's evaluation on a task; ``spec`` may leave the checkpoint open."""
+    return f"{spec.task}-{digest_of(task_form(spec, checkpoint))[:ID_DIGITS]}"
+
+
+def task_form(spec: TaskEvaluation, checkpoint: str) -> dict[str, Any]:
+    """The canonical form of an evaluation on a task, without what it costs: that is no part of what it is."""
     form = canonical(spec) | {"checkpoint": checkpoint}
-    del form["tokens"]  # what it costs is no part of what it is
-    return f"{spec.task}-{digest_of(form)[:ID_DIGITS]}"
+    del form["tokens"]
+    return form
+
+
+_HASHED = re.compile(rf".+-[0-9a-f]{{{ID_DIGITS}}}")
+
+
+def check_id(found: str, form: Any, place: Path | str) -> None:
+    """Checks that what is about to be made is what its id was hashed from.
+
+    Args:
+        found: the id, as it stands in plan.json; one that ends in no hash is nobody's to check.
+        form: the canonical form of what it stands for.
+        place: the file, for the message.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if _HASHED.fullmatch(found) and not found.endswith(f"-{digest_of(form)[:ID_DIGITS]}"):
+        raise UserError(
+            f"{place}: the settings of {found} are not those that its name is a hash of; the file was edited. Put back "
+            "what it was: `indelible run STUDY --out DIR` writes it again."
+        )
 
 
 def given_id(sha256: str) -> str:

@@ -4,17 +4,19 @@ These models are what is hashed (identity.py) and what the engine reads back fro
 execution are not in it: they change no weight.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from indelible.objectives import Guard, Objective
-from indelible.strict import Strict, added_later
+from indelible.strict import LARGEST, Positive, Strict, added_later
 from indelible.study.adapt import Adapt
 from indelible.study.arm import ModelSpec
 from indelible.study.corpus_spec import LossOn, Packing, TooLong
 from indelible.study.row_rules import RowRules
-from indelible.study.training import Optimization
+from indelible.study.training import Fraction, Optimization
+
+Number = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
 class CorpusUse(Strict):
@@ -22,27 +24,29 @@ class CorpusUse(Strict):
 
     purpose: str  # names the random streams of this use; distinct within a stage
     store: str  # folder name of the token store
-    first_window: int = Field(ge=0)  # in the store's permutation
-    windows: int = Field(ge=0)  # distinct windows
+    first_window: Number  # in the store's permutation
+    windows: Number  # distinct windows
     rows: RowRules | None = added_later(None)  # how its documents become windows; null = a stream, with the stage's
     # `loss_on`
-    sequences: int = added_later(1)  # of seq_len tokens that one of them is: 2 where they are pairs of answers
+    sequences: int = added_later(
+        1, ge=1, le=2
+    )  # of seq_len tokens that one of them is: 2 where they are pairs of answers
 
 
 class MixUse(CorpusUse):
     """Windows that are shown beside the stage's own."""
 
     per: Literal["pass", "stage"]
-    total_windows: int = Field(gt=0)  # shown in all (per stage) or in each pass; more than `windows` repeats them
+    total_windows: Positive  # shown in all (per stage) or in each pass; more than `windows` repeats them
     mode: Literal["add", "replace"]
-    placement: Literal["uniform", "early", "late"] | tuple[float, float]
+    placement: Literal["uniform", "early", "late"] | tuple[Fraction, Fraction]
 
 
 class StageData(Strict):
     """Which windows a stage trains on."""
 
     main: CorpusUse  # the stage's own corpus; `windows` are those of one pass
-    total_windows: int = Field(ge=0)  # budget of the stage without what is added per stage; beyond one pass it repeats
+    total_windows: Number  # budget of the stage without what is added per stage; beyond one pass it repeats
     order: Literal["shuffled", "permutation"]  # of the first pass over `main`
     mix: tuple[MixUse, ...] = ()  # in the order of their purposes
 
@@ -85,7 +89,7 @@ class StopWindows(Strict):
     """Held-out windows whose loss stops the stage and chooses its best weights; never those that are reported."""
 
     store: str
-    windows: int  # kept apart at the start of the held-out split, at most half of it
+    windows: Number  # kept apart at the start of the held-out split, at most half of it
     rows: RowRules | None = added_later(None)  # as of the corpus's use
 
 
@@ -99,10 +103,12 @@ class StageSpec(Strict):
     """One stage run."""
 
     stage: str  # its name in the chain; dropout masks and the order of data are drawn from streams of this name
-    code_version: int  # raised when the same spec would give another result
-    seed: int
-    permutation_seed: int | None = added_later(None)  # of the corpora's permutations: the first stage's; null = `seed`
-    seq_len: int
+    code_version: Positive  # raised when the same spec would give another result
+    seed: Number
+    permutation_seed: Number | None = added_later(
+        None
+    )  # of the corpora's permutations: the first stage's; null = `seed`
+    seq_len: Positive
     precision: Literal["fp32", "bf16"]  # resolved when the study was planned
     tokenizer: str  # folder name
     model: ModelSpec | None  # of a stage that draws its weights; the others take those they start from
@@ -136,9 +142,9 @@ class EvaluationSpec(Strict):
 
     checkpoint: str  # run id, or `given-<12 hex>` of a given checkpoint
     store: str
-    stop_windows: int  # at the start of the split, kept apart for early stopping; at most half of it
-    windows: int  # that follow them, as asked; fewer if the split is smaller
-    seq_len: int
+    stop_windows: Number  # at the start of the split, kept apart for early stopping; at most half of it
+    windows: Positive  # that follow them, as asked; fewer if the split is smaller
+    seq_len: Positive
     loss_on: LossOn
     packing: Packing = added_later("stream")
     too_long: TooLong = added_later("error")
@@ -164,10 +170,10 @@ class TaskEvaluation(Strict):
     own_name: str | None  # lm-eval's name of its own task; null = a task file of the user's
     lm_eval: str  # version: the prompts of its tasks, and what it counts as right
     tokenizer: str  # folder name: what the examples are cut with
-    few_shot: int | None  # solved examples in front of each; null = as lm-eval's own task says
-    limit: int | None  # examples, the first ones; null = all
+    few_shot: Number | None  # solved examples in front of each; null = as lm-eval's own task says
+    limit: Positive | None  # examples, the first ones; null = all
     metric: str | None  # whose mean is the accuracy; null = acc or exact_match, whichever the task has
-    tokens: int = 0  # that forward passes compute, at most; 0 = not known before lm-eval has loaded the task
+    tokens: Number = 0  # that forward passes compute, at most; 0 = not known before lm-eval has loaded the task
 
     @property
     def stored_name(self) -> str:

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig
 
+from indelible.errors import UserError
 from indelible.files import file_sha256
 from indelible.models.side_files import write_side_files
 from indelible.study.adapt import LoraSpec
@@ -65,12 +66,22 @@ def save_checkpoint(
 
 
 def read_adapters(folder: Path) -> Adapters | None:
-    """The adapters that a checkpoint keeps, None without."""
+    """The adapters that a checkpoint keeps, None without.
+
+    Raises:
+        UserError: their file cannot be read.
+    """
     if not (folder / ADAPTERS).exists():
         return None
-    with safe_open(folder / ADAPTERS, framework="pt") as file:
-        spec = LoraSpec.model_validate_json(file.metadata()["spec"])
-    return Adapters(spec, load_file(folder / ADAPTERS))
+    try:
+        with safe_open(folder / ADAPTERS, framework="pt") as file:
+            spec = LoraSpec.model_validate_json((file.metadata() or {})["spec"])
+        return Adapters(spec, load_file(folder / ADAPTERS))
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(
+            f"{folder / ADAPTERS}: not the adapters that a stage has kept ({type(error).__name__}); the file was cut "
+            "or edited. Delete the folder of the run, and run the same command again."
+        ) from None
 
 
 def save_resume(run_dir: Path, step: int, tensors: State, record: dict[str, Any], world: World) -> None:

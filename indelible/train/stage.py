@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from pydantic import ValidationError
 
 from indelible.data.ledger import corpus_of
+from indelible.errors import UserError
 from indelible.files import write_json
 from indelible.models.lora import kept_adapters, merged
 from indelible.models.weights import weights_sha256
@@ -52,7 +54,7 @@ def run_stage(job: StageJob, *, progress: Callable[[Progress], None], guard: Cal
     begun = time.monotonic()
     progress(Progress(0, 0, None, 0, 0.0, "loading"))
     world = World.current(job.execution.parallel)
-    spec = StageSpec.model_validate(without_tags(job.spec))
+    spec = _spec_of(job)
     inputs = open_inputs(spec, job)
     if world.size > 1:
         forget_programs()  # those kept belong to another wrapping of this process group
@@ -84,6 +86,17 @@ def run_stage(job: StageJob, *, progress: Callable[[Progress], None], guard: Cal
         )
         _write(job, inputs, loop, result, handed_on, made, guard)
     world.barrier()
+
+
+def _spec_of(job: StageJob) -> StageSpec:
+    try:
+        return StageSpec.model_validate(without_tags(job.spec))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"{job.run_id}: spec.{'.'.join(map(str, first['loc']))}: {first['msg']}; plan.json was edited, or another "
+            "version of indelible wrote it. `indelible run STUDY --out DIR` writes it again."
+        ) from None
 
 
 def _check_packing(program: Program, job: StageJob, spec: StageSpec) -> None:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from indelible.data.tokenizer import read_made
 from indelible.errors import UserError
-from indelible.files import read_json
 from indelible.models.build import initialise, load_config, model_config
 from indelible.models.given import check_tokenizer
 from indelible.models.load_given import load_given
@@ -25,8 +25,8 @@ def starting_program(job: StageJob, spec: StageSpec, tokenizer_dir: Path, device
     """
     dropout, lora = spec.training.dropout, spec.adapt if isinstance(spec.adapt, LoraSpec) else None
     if spec.model is not None:
-        info = read_json(tokenizer_dir / "indelible.json")
-        config = model_config(spec.model, info["vocab_size"], spec.seq_len, info["eos_id"])
+        info = read_made(tokenizer_dir)
+        config = model_config(spec.model, info.vocab_size, spec.seq_len, info.eos_id)
         program = get_program(config, dropout, lora, device)
         initialise(program.model, spec.model, spec.seed)
         return program

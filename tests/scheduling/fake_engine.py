@@ -19,6 +19,7 @@ from typing import Any
 from indelible.files import write_json, write_text
 from indelible.records import Evaluation, Plan, PlannedChain, PlannedRun, RunCost, StageResult
 from indelible.study.execution import ExecutionSpec
+from indelible.study.identity import evaluation_id
 from indelible.study.stage_spec import EvaluationSpec
 from indelible.study.training import WatchSpec
 from indelible.train.job import EvaluationJob, Progress, StageJob
@@ -176,8 +177,8 @@ Runs = Iterable[tuple[str, str | None, dict[str, Any]]]
 
 
 def evaluation_name(checkpoint: str, corpus: str) -> str:
-    """The id of an evaluation."""
-    return f"{corpus}-{hashlib.sha256(checkpoint.encode()).hexdigest()[:12]}"
+    """The id of an evaluation: a hash of what it is, or workers would take the plan for edited."""
+    return evaluation_id(_kind(corpus), checkpoint)
 
 
 def make_plan(
