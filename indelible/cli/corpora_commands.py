@@ -90,19 +90,18 @@ def fetch_corpora(
 
 def _spec_of(target: str, include_unclear: bool, columns: dict[str, str | None]) -> "CorpusSpec":
     from indelible.corpora.catalog import HUB
-    from indelible.study.corpus_spec import OFFLINE_NAMES, CatalogueCorpus, LocalCorpus
+    from indelible.corpora.local import local_spec
+    from indelible.study.corpus_spec import OFFLINE_NAMES, CatalogueCorpus
 
     if target in OFFLINE_NAMES:
         return _offline(target, include_unclear)
     if target in HUB:
         return CatalogueCorpus(name=target)
-    if printable(target) != target:
-        raise UserError(f"{printable(target)}: the name holds bytes that are not UTF-8; give its folder, or rename it.")
     if os.path.lexists(os.path.expanduser(target)):
-        return LocalCorpus.model_validate({"path": target, **columns})
+        return local_spec(target, columns)
     raise UserError(
-        f"{target!r} is no offline corpus ({', '.join(OFFLINE_NAMES)}), no catalogue entry ({', '.join(HUB)}) and no "
-        "file or folder."
+        f"{printable(target)!r} is no offline corpus ({', '.join(OFFLINE_NAMES)}), no catalogue entry "
+        f"({', '.join(HUB)}) and no file or folder."
     )
 
 

@@ -1,5 +1,6 @@
 """Entry point of the `indelible` command."""
 
+import errno
 import importlib
 import os
 import sys
@@ -8,8 +9,9 @@ from typing import Annotated
 import typer
 
 from indelible import __version__
-from indelible.cli.terminal import prepare_terminal, prepare_user
+from indelible.cli.terminal import at_home, prepare_terminal, prepare_user
 from indelible.errors import UserError
+from indelible.files import printable
 
 COMMANDS = {  # which module registers which commands; these modules import nothing that is slow before they are called
     "start_commands": ("init", "doctor", "schema"),
@@ -25,6 +27,10 @@ COMMANDS = {  # which module registers which commands; these modules import noth
     "audit_commands": ("audit",),
     "theory_commands": ("theory",),
 }
+
+
+# what the system says of a name that no file can have there: too long, below a file, a folder where a file should be
+_NO_SUCH_PLACE = (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP)
 
 
 def build_app(command: str | None = None) -> typer.Typer:
@@ -59,6 +65,7 @@ def main() -> None:
     """
     prepare_terminal()
     prepare_user()
+    sys.argv[1:] = map(at_home, sys.argv[1:])
     try:
         build_app(sys.argv[1] if len(sys.argv) > 1 else None)()
     except UserError as error:
@@ -70,6 +77,10 @@ def main() -> None:
     except Exception as error:
         from indelible.scheduling.failures import is_disk_error
 
+        if isinstance(error, OSError) and error.filename is not None and error.errno in _NO_SUCH_PLACE:
+            place = printable(os.fsdecode(error.filename))
+            print(f"indelible: {place[:300]}: {error.strerror}; give a place where a file can be.", file=sys.stderr)
+            sys.exit(2)
         if not is_disk_error(error) and not isinstance(error, PermissionError):
             raise
         print(

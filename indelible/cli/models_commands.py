@@ -8,6 +8,7 @@ import typer
 
 from indelible.cli.options import JsonOption
 from indelible.cli.terminal import console
+from indelible.files import read_json
 
 if TYPE_CHECKING:
     from indelible.models.given import GivenCheckpoint
@@ -120,4 +121,5 @@ def _has_chat_template(folder: Path) -> bool:
     if any(folder.glob("chat_template*")):
         return True
     settings = folder / "tokenizer_config.json"
-    return settings.is_file() and "chat_template" in json.loads(settings.read_text(encoding="utf-8"))
+    found = read_json(settings) if settings.is_file() else {}
+    return isinstance(found, dict) and "chat_template" in found

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from indelible.cli.options import JsonOption
 from indelible.cli.terminal import console
 from indelible.errors import UserError
 
-_Seeds = Annotated[int, typer.Option(min=1, help="How many seeds; two give an interval.")]
+_Seeds = Annotated[int, typer.Option(min=1, max=1_000, help="How many seeds; two give an interval.")]
 
 
 def init(
@@ -74,7 +75,9 @@ def _write(
     print(f"{file}: {written.price}")
     for line in written.remarks:
         print(f"Note: {line}")
-    print(f"Next: indelible plan {file}   then   indelible run {file} --out runs/{file.stem}")
+    name, out = (shlex.quote(text) for text in (str(file), f"runs/{file.stem}"))
+    name = f"./{name}" if name.startswith("-") else name
+    print(f"Next: indelible plan {name}   then   indelible run {name} --out {out}")
 
 
 def doctor(as_json: JsonOption = False) -> None:

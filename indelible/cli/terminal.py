@@ -30,6 +30,12 @@ def prepare_terminal() -> None:
         os.environ["PYTHONIOENCODING"] = "utf-8:backslashreplace"
 
 
+def at_home(argument: str) -> str:
+    """An argument with ``~/`` as the home folder, where a shell leaves it as it is: quoted, or behind ``--out=``."""
+    option, equals, path = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return option + equals + os.path.expanduser(path) if path.startswith("~/") else argument
+
+
 def prepare_user() -> None:
     """Gives a user without home folder or name, as containers have, those that libraries ask for.
 

@@ -5,9 +5,11 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from pydantic import ValidationError
 
 from indelible.corpora.document import Document
 from indelible.corpora.fields import check_length, document_of, missing_column, template_recipe, wanted_columns
@@ -15,6 +17,7 @@ from indelible.corpora.listing import format_of, list_files, shown
 from indelible.corpora.textcut import cut
 from indelible.corpora.zst import ZstdError, open_zst
 from indelible.errors import UserError
+from indelible.files import printable
 from indelible.study.corpus_spec import LocalCorpus, text_recipe
 
 _TEXT_BLOCK = 1 << 20  # characters of a text file held at once
@@ -215,3 +218,22 @@ def local_recipe(spec: LocalCorpus, cache_dir: Path) -> dict[str, Any]:
     """What decides the documents: the files' contents in order, and how they are read; not where they lie."""
     files = [[source, name, sha256] for source, name, _, sha256 in list_files(spec, cache_dir)]
     return {"files": files, **text_recipe(spec, "path"), **template_recipe(spec)}
+
+
+def local_spec(path: str, columns: Mapping[str, str | None]) -> LocalCorpus:
+    """The recipe of one's own file or folder, as a command is told it.
+
+    Args:
+        path: of the file or folder.
+        columns: by the names of the fields of `LocalCorpus`; None = not given.
+
+    Raises:
+        UserError: the columns do not go together, or a study file, which is UTF-8, cannot hold the path.
+    """
+    if printable(path) != path:
+        raise UserError(f"{printable(path)}: the name holds bytes that are not UTF-8; give its folder, or rename it.")
+    try:
+        return LocalCorpus.model_validate({"path": path, **columns})
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}: {said}.") from None

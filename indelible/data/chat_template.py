@@ -7,6 +7,8 @@ depends on the day would be other text tomorrow. What the assistant said is know
 """
 
 import json
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +20,15 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from indelible.corpora.messages import Message
+from indelible.data.time_limit import TooSlow, time_limit
 from indelible.errors import UserError
 from indelible.files import read_json
+from indelible.study.yaml_reader import decode
 
 Span = tuple[int, int]  # [start, end) in characters
+MOST_SECONDS = 30.0  # for one conversation; the longest of a template in use takes a few ms
+MOST_CHARACTERS = 50_000_000  # that a template writes; documents have at most 10 MB
+LARGEST_POWER = 64
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,23 @@ class Rendered:
 class _Sandbox(ImmutableSandboxedEnvironment):
     """The environment of one template; notes what its generation marks enclose."""
 
+    intercepted_binops = frozenset(("*", "**", "%"))
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """What makes a huge value of two small ones: a power, a text many times over, a width to be filled."""
+        numbers = isinstance(left, int | float) and isinstance(right, int | float)
+        is_repeat = operator == "*" and not numbers
+        sizes = (one if isinstance(one, int) else len(one) for one in (left, right))
+        if (operator == "**" and abs(right) > LARGEST_POWER) or (is_repeat and math.prod(sizes) > MOST_CHARACTERS):
+            raise TemplateError(f"it computes something huge ({operator})")
+        if operator == "%" and not numbers and re.search(r"%[-+ #0]*(\*|\d{5,})|\.\d{5,}", str(left)):
+            raise TemplateError("it fills a text to a huge width (%)")
+        return super().call_binop(context, operator, left, right)
+
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+        # not optimised: else constants are computed, however large, before there is anything to limit
+        super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[_Generation, loopcontrols])
+        del self.filters["random"], self.globals["lipsum"]  # text must not depend on chance
         self.filters["tojson"] = _tojson
         self.globals["raise_exception"] = _raise_exception
         self.blocks: list[str] = []  # rendered so far
@@ -87,8 +109,11 @@ class ChatTemplate:
         """
         self._name, self._special, self._ends, self._sandbox = name, special_tokens, tuple(marks), _Sandbox()
         try:
-            self._template = self._sandbox.from_string(source)
-        except TemplateError as error:
+            with time_limit(MOST_SECONDS):
+                self._template = self._sandbox.from_string(source)
+        except TooSlow:
+            raise UserError(f"{name}: its chat template takes longer than {MOST_SECONDS:g} s to read.") from None
+        except Exception as error:  # also of the parser itself: nested too deep, too long for Python
             raise UserError(f"{name}: its chat template cannot be read ({error}); repair it.") from None
         self.has_marks = "endgeneration" in source
 
@@ -99,18 +124,37 @@ class ChatTemplate:
             UserError: the template refuses the conversation, or needs what it is not given.
         """
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        self._sandbox.blocks, self._sandbox.marked = [], []
+        self._sandbox.blocks, self._sandbox.marked, size = [], [], 0
         values = {"messages": turns, "tools": None, "documents": None, "add_generation_prompt": is_prompt}
         try:
-            for block in self._template.generate(**values, **self._special):
-                self._sandbox.blocks.append(block)
+            with time_limit(MOST_SECONDS):
+                for block in self._template.generate(**values, **self._special):
+                    size += len(block)
+                    if size > MOST_CHARACTERS:
+                        raise TemplateError(f"it writes more than {MOST_CHARACTERS:,} characters")
+                    self._sandbox.blocks.append(block)
+        except TooSlow:
+            raise UserError(
+                f"the chat template of {self._name} is not done with a conversation of {len(messages)} message(s) "
+                f"after {MOST_SECONDS:g} s; mend it, or use another."
+            ) from None
         except Exception as error:  # of whatever the template calls
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             if "strftime_now" in reason:
                 reason = "it asks for today's date, and text must not depend on the day: write a date into it"
+            if "'random'" in reason or "'lipsum'" in reason:
+                reason = "it draws at random, and text must not depend on chance: write out what it shall say"
             roles = ", ".join(message.role for message in messages)
             raise UserError(f"the chat template of {self._name} refuses a conversation of {roles}: {reason}.") from None
-        return "".join(self._sandbox.blocks)
+        text = "".join(self._sandbox.blocks)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"the chat template of {self._name} writes {text[error.start]!r}, half of a pair of surrogates, which "
+                "is no character; write the character itself."
+            ) from None
+        return text
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """The text of a conversation with the spans of its assistant turns: what would have to be generated.
@@ -167,12 +211,15 @@ def open_template(folder: Path, marks: Iterable[str] = ()) -> ChatTemplate | Non
     """
     path = folder / "tokenizer_config.json"
     config = read_json(path) if path.is_file() else {}
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: found a {type(config).__name__}, expected an object of settings.")
     if (file := folder / "chat_template.jinja").is_file():
-        source: Any = file.read_text(encoding="utf-8")
+        source: Any = decode(file.read_bytes(), str(file))
     else:
         source = config.get("chat_template")
     if isinstance(source, list):  # several, by name
-        source = next((one["template"] for one in source if one.get("name") == "default"), None)
+        named = [one for one in source if isinstance(one, dict) and one.get("name") == "default"]
+        source = named[0].get("template") if named else None
     if not isinstance(source, str) or not source.strip():
         return None
     special = {}

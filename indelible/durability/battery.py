@@ -111,7 +111,7 @@ def read_battery(reference: str | Path | Mapping[str, Any] | None, over: Mapping
     if isinstance(reference, Mapping):
         raw, where = dict(reference), "battery"
     else:
-        raw, where = _read(str(reference or default_battery()))
+        raw, where = _read(default_battery() if reference is None else str(reference))
     for key, value in (over or {}).items():
         node = raw
         *parents, last = str(key).split(".")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from indelible.corpora.catalog import HUB
 from indelible.durability.battery import Battery
 from indelible.errors import UserError
-from indelible.files import printable
+from indelible.files import is_there, printable
 from indelible.models.catalogue import CATALOGUE
 from indelible.study.corpus_spec import OFFLINE_NAMES
 from indelible.study.yaml_reader import decode
@@ -20,6 +20,7 @@ CUSTOMERS: tuple[Customer, ...] = ("careful", "typical", "careless")
 GAINS = (0.5, 0.8)  # parts of the gain on the new task that the battery reaches, at which trials are compared
 LEVEL = 0.05  # of every interval, two-sided
 SHARE_REQUIRED, NATS_REQUIRED = 0.8, 0.1  # where nobody says: of the capability kept, or nats per token lost
+MOST_NATS = 1000.0  # per token, that may be asked
 _FEWEST_BYTES = 8  # of a text file a token, at most: what one can count on without tokenising
 
 
@@ -100,6 +101,12 @@ def make_request(
         raise UserError(f"--for {customer}: expected one of {', '.join(CUSTOMERS)}.")
     if gain not in GAINS:
         raise UserError(f"--at {gain:g}: expected one of {', '.join(f'{one:g}' for one in GAINS)}.")
+    for one in (*models, *against, keep, *later, *tasks, *([base] if base is not None else [])):
+        if printable(one) != one:
+            raise UserError(
+                f"audit: {printable(one)}: the name holds bytes that are not UTF-8, which no study can hold; "
+                "rename it, or give the folder that it lies in."
+            )
     _check_checkpoints(models, against, base)
     corpora: dict[str, dict[str, Any]] = {}
     names = []
@@ -170,12 +177,12 @@ def _corpus(option: str, reference: str, battery: Battery) -> tuple[str, dict[st
     if reference in HUB:
         name = reference.replace("-", "_")
         return name, {"kind": "catalogue", "name": reference, "max_tokens": _cap(battery)}
-    path = Path(reference).expanduser()
-    if not reference.strip() or not path.exists():
+    if not reference.strip() or not is_there(reference):
         known = ", ".join((*battery.corpora, *OFFLINE_NAMES, *HUB))
         raise UserError(
             f"{option} {printable(reference)}: no such file or folder, and no corpus of that name; there are {known}."
         )
+    path = Path(reference).expanduser()
     if reference in CATALOGUE or (path / "config.json").is_file():
         raise UserError(f"{option} {reference}: this is a model; {option} takes text.")
     return _stem(path) or "data", {"kind": "local", "path": str(path), **_columns(option, path)}
@@ -236,7 +243,7 @@ def _requirement(text: str | float | None, base: str | None) -> Requirement | No
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%|nats?)?\s*", str(text))
     unit: Literal["share", "nats"] = "nats" if found and (found[2] or "").startswith("nat") else "share"
     value = float(found[1]) / (100 if found[2] == "%" else 1) if found else 0.0
-    if value <= 0 or (unit == "share" and value > 1):
+    if not 0 < value <= (1 if unit == "share" else MOST_NATS):
         raise UserError(f"--require {text}: expected a share such as 0.8 or 80%, or nats per token such as 0.1nats.")
     if unit == "share" and base is None:
         raise UserError(

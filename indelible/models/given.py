@@ -72,6 +72,11 @@ def find_checkpoint(checkpoint: str, revision: str | None = None, where: str = "
                 f"catalogue ({', '.join(CATALOGUE)})."
             )
         folder = fetch_snapshot(f"{where} = {checkpoint!r}", checkpoint, revision)
+    elif revision is not None:
+        raise UserError(
+            f"{where} = {checkpoint!r}, revision {revision!r}: this is a folder here, which has no revisions; leave it "
+            "out, or give the id of a repository of the hub that no folder here is named like."
+        )
     check_folder(folder)
     weights = sorted(folder.glob("model*.safetensors"))
     for name, is_there in (("config.json", (folder / "config.json").is_file()), ("model*.safetensors", bool(weights))):

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from indelible.corpora import default_cache_dir
+from indelible.corpora.local import local_spec
 from indelible.data.inspection import inspect_corpus
 from indelible.errors import UserError
+from indelible.files import is_there, printable
 from indelible.strict import parse_count
-from indelible.study.corpus_spec import OFFLINE_NAMES, CorpusSpec, LocalCorpus, OfflineCorpus
+from indelible.study.corpus_spec import OFFLINE_NAMES, CorpusSpec, OfflineCorpus
 from indelible.study.grid import load_scale
 from indelible.study.load import Study, load_study
 from indelible.workflow.estimate import estimate
@@ -87,20 +89,25 @@ def look_at(role: str, target: str, columns: Mapping[str, str], vocab_size: int)
     Raises:
         UserError: there is no such text, it cannot be read, or it is empty.
     """
-    is_offline = target in OFFLINE_NAMES
-    spec: CorpusSpec
-    if is_offline:
-        spec = OfflineCorpus.model_validate({"name": target})
-    elif Path(target).expanduser().exists():
-        spec = LocalCorpus.model_validate({"path": target, **columns})
-    else:
-        known = ", ".join(OFFLINE_NAMES)
-        raise UserError(f"--{role} {target!r}: no such file or folder, and no offline corpus ({known}).")
+    spec = _spec_of(role, target, columns)
+    is_offline = isinstance(spec, OfflineCorpus)
     found = inspect_corpus(spec, default_cache_dir(), samples=0, vocab_size=vocab_size)
     if not found["tokens_estimate"]:
         raise UserError(f"--{role} {target}: holds no text.")
     written = {"kind": "offline", "name": target} if is_offline else {"kind": "local", "path": target, **columns}
     return Look(role, target, written, found["documents"], found["tokens_estimate"])
+
+
+def _spec_of(role: str, target: str, columns: Mapping[str, str]) -> CorpusSpec:
+    if target in OFFLINE_NAMES:
+        return OfflineCorpus.model_validate({"name": target})
+    if target.strip() and is_there(target):
+        return local_spec(target, columns)
+    known = ", ".join(OFFLINE_NAMES)
+    raise UserError(
+        f"--{role} {printable(target)[:200]!r}: no such file or folder, and no offline corpus ({known}); give one of "
+        "these."
+    )
 
 
 def draft(name: str, scale: str, question: str, looks: Mapping[str, Look], seeds: int) -> str:
@@ -177,6 +184,8 @@ def write_study(
         UserError: a corpus cannot be read or is too short, or what was drafted is refused.
     """
     vocab_size = int(load_scale(scale)["tokenizer"].get("vocab_size", _LARGE_VOCABULARY))
+    for role, target in targets.items():
+        _spec_of(role, target, columns[role])  # all of them, before the first is read, or fetched
     looks = {role: look_at(role, target, columns[role], vocab_size) for role, target in targets.items()}
     name = re.sub(r"[^A-Za-z0-9._-]", "-", file.stem).strip("-.") or "study"
     text = draft(name, scale, question, looks, seeds)

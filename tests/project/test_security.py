@@ -1,6 +1,7 @@
 """What the code never does with what others made (docs/security.md): found by reading the source."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,12 @@ def test_the_rules_find_what_they_look_for(tmp_path: Path) -> None:
         path.write_text(line)
         with pytest.raises(AssertionError):
             test_nothing_that_is_read_can_run_code(path)
+
+
+def test_every_claim_names_tests_that_there_are() -> None:
+    page = (PACKAGE.parent / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("|") and "tests/" in line]
+    assert len(rows) > 10
+    for row in rows:
+        for place in re.findall(r"`(tests/[\w/.]+)`", row):
+            assert (PACKAGE.parent / place).exists(), f"{place}, named by: {row[:80]}"

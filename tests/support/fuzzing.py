@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 from indelible.errors import UserError
 
 COUNT = int(os.environ.get("FUZZ_MUTANTS", "100"))
+MOST_SECONDS = float(os.environ.get("FUZZ_SECONDS", "inf"))  # of a kind; fewer mutants are tried where it ends before
 PATIENCE_SECONDS = 30  # of one mutant; the slowest takes about one
 
 
@@ -34,7 +36,10 @@ def feed(inputs: Iterator[Any], take: Callable[[Any], object]) -> Counter[str]:
     """Gives every input to ``take``; fails with those that end in anything but a UserError with a message."""
     ends: Counter[str] = Counter()
     faults: dict[str, str] = {}  # by where they arose
+    end = time.monotonic() + MOST_SECONDS
     for one in inputs:
+        if time.monotonic() > end:
+            break
         try:
             with in_time():
                 take(one)
