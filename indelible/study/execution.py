@@ -49,7 +49,7 @@ class ExecutionSpec(Strict):
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"  # auto = the accelerator that torch finds, else cpu
     devices_per_run: Devices = 1  # GPUs of one machine, or processes without GPUs, for one stage run
     micro_batch_size: Sequences | None = None  # sequences per forward per rank; null = as large as fits
-    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"  # auto = where it can
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"  # auto = where it can and pays
     activation_checkpointing: bool = False  # less memory, one more forward pass
     parallel: Literal["ddp", "fsdp"] = "ddp"  # how one stage run uses several devices
     order: Literal["longest-first", "seed-by-seed"] = "longest-first"  # which of the ready stage runs is taken first

@@ -3,7 +3,8 @@
 Compiled, transformers gives `scaled_dot_product_attention` a mask even where causality is all there is, because it
 cannot see there whether windows are packed, and so misses its causal kernels. And on a CPU that kernel is slow in bf16,
 whose backward takes three times that of fp32 (docs/performance.md); two batched matrix products with a softmax between
-them, which the compiler fuses, are not.
+them, which the compiler fuses, are not. Where the weights of all layers together would be large, the backward makes
+them again: for 135M parameters at 2 x 512 tokens they are a fifth of a step's memory.
 """
 
 from collections.abc import Iterator
@@ -13,13 +14,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 _is_packed = False  # whether the forward that runs, or is compiled, has rows of several documents
 NAME = "indelible"  # under which transformers knows it; never written into a checkpoint
-MAX_SCORES = 2**25  # attention weights of a layer that may be stored, numbers; beyond, the kernel that stores none
+MAX_SCORES = 2**25  # attention weights of a layer that may be made, numbers; beyond, the kernel that makes none
+MAX_STORED = 2**25  # those of all layers that may be kept for the backward; beyond, each layer makes them twice
 
 
 @contextmanager
@@ -83,12 +86,25 @@ def attention(
         kwargs.get("position_bias") is not None or kwargs.get("softcap") is not None
     ):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    scale = size**-0.5 if scaling is None else scaling
+    layers = int(getattr(getattr(module, "config", None), "num_hidden_layers", 1))
+    if layers * batch * heads * length**2 <= MAX_STORED or dropout or not torch.is_grad_enabled():
+        return _by_products(query, key, value, dropout, scale), None
+    again = checkpoint(_by_products, query, key, value, 0.0, scale, use_reentrant=False, preserve_rng_state=False)
+    return again, None
+
+
+def _by_products(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, scale: float
+) -> torch.Tensor:
+    """Causal attention (B, T, heads, D) by two batched products; arguments as for `attention`."""
+    heads, length = query.shape[1:3]
     key, value = (repeat_kv(tensor, heads // tensor.shape[1]) for tensor in (key, value))
-    scores = (query @ key.transpose(2, 3)).float() * (size**-0.5 if scaling is None else scaling)  # (B, heads, T, T)
+    scores = (query @ key.transpose(2, 3)).float() * scale  # (B, heads, T, T)
     place = torch.arange(length, device=query.device)
     scores = scores.masked_fill(place[None, :] > place[:, None], float("-inf"))
     shares = F.dropout(scores.softmax(-1), dropout)
-    return (shares @ value).transpose(1, 2).contiguous(), None
+    return (shares @ value).transpose(1, 2).contiguous()
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, attention)

@@ -29,6 +29,7 @@ PEAK_BF16_FLOPS = {  # dense bf16 rate of the data sheets, by the name that the 
     "NVIDIA GeForce RTX 4090": 165e12,
 }  # whole names: a part of one would take a slower variant (H100 PCIe, a laptop's 4090) for a faster one
 
+MAX_EAGER_STEPS = 8  # of a stage that `auto` does not compile: compiling takes longer than it saves (135M: 40 updates)
 USABLE_MEMORY = 0.8  # of a GPU; the rest is for fragments and kernels' workspaces
 STATE_BYTES = 20  # a weight: fp32 weight, gradient, two moments, best weights
 FROZEN_BYTES = 4  # a weight that a guard keeps in fp32
@@ -106,6 +107,16 @@ def choose_device(precision: Literal["fp32", "bf16"], execution: ExecutionSpec) 
     return Device(
         place, threads, precision, use_compile, execution.micro_batch_size, execution.activation_checkpointing
     )
+
+
+def stage_execution(execution: ExecutionSpec, total_steps: int) -> ExecutionSpec:
+    """How a stage of so many updates is executed: `auto` compiles nothing for a handful of them.
+
+    A function of the spec alone, never of what a process has compiled before, so that a repeat takes the same way.
+    """
+    if execution.compile == "auto" and total_steps <= MAX_EAGER_STEPS:
+        return execution.model_copy(update={"compile": "off"})
+    return execution
 
 
 def _kind_of_device(requested: str) -> str:

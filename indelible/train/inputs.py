@@ -3,6 +3,7 @@
 All of it is read and checked before the first step.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,11 @@ class Inputs:
     stop_rule: StopRule | None
     reported: dict[str, ReportedWindows | ReportedPairs]  # by evaluation id
     watched: dict[str, ReportedWindows | ReportedPairs]  # windows of the curves, by corpus; empty without
+
+    @property
+    def total_steps(self) -> int:
+        """Updates until the ledger ends."""
+        return math.ceil(len(self.ledger) / self.spec.training.global_batch_size)
 
 
 def open_inputs(spec: StageSpec, job: StageJob) -> Inputs:

@@ -1,6 +1,5 @@
 """One stage run from its job to its result.json: spec and starting checkpoint in, checkpoint and evaluations out."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from indelible.study.identity import digest, without_tags
 from indelible.study.stage_spec import StageSpec
 from indelible.train import checkpoint
 from indelible.train.context import StageContext, StoppedByFirst
-from indelible.train.device import Device, choose_device, fitting_micro_batch, versions
+from indelible.train.device import Device, choose_device, fitting_micro_batch, stage_execution, versions
 from indelible.train.distributed import World
 from indelible.train.evaluation import Made, evaluate_all, write_evaluations
 from indelible.train.heldout import ReportedPairs
@@ -58,7 +57,8 @@ def run_stage(job: StageJob, *, progress: Callable[[Progress], None], guard: Cal
     inputs = open_inputs(spec, job)
     if world.size > 1:
         forget_programs()  # those kept belong to another wrapping of this process group
-    program = starting_program(job, spec, inputs.tokenizer_dir, choose_device(spec.precision, job.execution))
+    device = choose_device(spec.precision, stage_execution(job.execution, inputs.total_steps))
+    program = starting_program(job, spec, inputs.tokenizer_dir, device)
     program.device = _with_micro_batch(program, job, spec, world)
     _check_packing(program, job, spec)
     loop = Loop(_context(job, inputs, program, progress, guard, world))
@@ -158,8 +158,8 @@ def _preference(
 def _watcher(job: StageJob, inputs: Inputs) -> Watcher | None:
     if job.watch is None:
         return None
-    total_steps = math.ceil(len(inputs.ledger) / inputs.spec.training.global_batch_size)
-    return Watcher(inputs.watched, log_spaced_steps(total_steps) if job.watch.steps is None else job.watch.steps)
+    steps = log_spaced_steps(inputs.total_steps) if job.watch.steps is None else job.watch.steps
+    return Watcher(inputs.watched, steps)
 
 
 def _with_micro_batch(program: Program, job: StageJob, spec: StageSpec, world: World) -> Device:

@@ -56,6 +56,25 @@ def test_gradients_are_those_of_sdpa():
     assert (ours - theirs).norm() < 0.03 * theirs.norm()
 
 
+def _gradients_and_kept_numbers(max_stored: int, monkeypatch) -> tuple[list[torch.Tensor], int]:
+    """Gradients of all weights, and how many tensors of attention weights are kept for the backward."""
+    monkeypatch.setattr(attention, "MAX_STORED", max_stored)
+    model, kept = models()[0], []
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(saved.shape[-2:]) or saved, lambda it: it)
+    with torch.autocast("cpu", dtype=torch.bfloat16), hooks:
+        loss = logits(model, attention.NAME, input_ids=torch.arange(400).view(2, 200) % 50).square().sum()
+    loss.backward()
+    return [weight.grad for weight in model.parameters()], kept.count(torch.Size([200, 200]))
+
+
+def test_attention_weights_that_are_made_again_are_not_kept_and_move_no_bit(monkeypatch):
+    stored, kept = _gradients_and_kept_numbers(2 * 2 * 4 * 200**2, monkeypatch)  # layers, rows, heads, places
+    again, kept_again = _gradients_and_kept_numbers(2 * 2 * 4 * 200**2 - 1, monkeypatch)
+    assert kept > 0
+    assert kept_again == 0
+    assert all(torch.equal(one, other) for one, other in zip(stored, again, strict=True))
+
+
 def test_dropout_falls_on_the_attention_weights():
     model = models()[0]
     layer = model.model.layers[0].self_attn

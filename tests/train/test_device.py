@@ -18,7 +18,7 @@ from indelible.study.execution import ExecutionSpec
 from indelible.study.load import load_study
 from indelible.train import attention, stage
 from indelible.train import device as devices
-from indelible.train.device import Device, choose_device, fitting_micro_batch
+from indelible.train.device import Device, choose_device, fitting_micro_batch, stage_execution
 from indelible.train.distributed import World
 from indelible.train.job import Progress
 from indelible.train.program import get_program
@@ -213,6 +213,13 @@ def test_precision_auto_is_what_the_processor_multiplies_when_a_study_is_planned
     assert {choose_device(planned, execution).precision for planned in ("fp32", "bf16")} == {"fp32", "bf16"}, (
         "what was planned is computed, whatever this machine multiplies"
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "steps", "taken"), [("auto", 8, "off"), ("auto", 9, "auto"), ("on", 1, "on"), ("off", 99, "off")]
+)
+def test_a_handful_of_updates_is_not_compiled_unless_asked(asked, steps, taken):
+    assert stage_execution(ExecutionSpec(compile=asked), steps).compile == taken
 
 
 @pytest.fixture
