@@ -60,7 +60,7 @@ def _gradients_and_kept_numbers(max_stored: int, monkeypatch) -> tuple[list[torc
     """Gradients of all weights, and how many tensors of attention weights are kept for the backward."""
     monkeypatch.setattr(attention, "MAX_STORED", max_stored)
     model, kept = models()[0], []
-    hooks = torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(saved.shape[-2:]) or saved, lambda it: it)
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one.shape[-2:]) or one, lambda one: one)
     with torch.autocast("cpu", dtype=torch.bfloat16), hooks:
         loss = logits(model, attention.NAME, input_ids=torch.arange(400).view(2, 200) % 50).square().sum()
     loss.backward()
