@@ -164,7 +164,13 @@ def _lost_after(side: Side, setting: Setting, at: int) -> Numbers:
 def relearning_rows(
     measures: Measures, controls: Mapping[tuple[str, int], Mapping[int, float]], updates: Sequence[int]
 ) -> list[Relearned]:
-    """What relearning restores: ratios of sums over the settings, by unit, so that small losses do not decide."""
+    """What relearning restores: ratios of sums over the settings, by unit, so that small losses do not decide.
+
+    Empty where no trial was relearned, as when the budget left relearning out.
+    """
+    groups = measures.model.groups.values()
+    if not any(trial.relearned for units in groups for trials in units.values() for trial in trials):
+        return []
     return [_relearned(measures, controls, count) for count in sorted(updates)]
 
 

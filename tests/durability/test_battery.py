@@ -70,6 +70,13 @@ def test_batteries_of_growing_budgets_are_nested_run_for_run(battery, models):
     assert any(one.is_padded for one in before.settings) == (battery.padding and bool(battery.replay))
 
 
+def test_controls_of_relearning_come_with_relearning():
+    request = request_of(read_battery("quick"))
+    for number, portion in enumerate(portions(request)):
+        arms = {chain.columns["arm"] for chain in graph_of(request, number).chains}
+        assert ("control-model" in arms) == bool(portion.relearned)
+
+
 def test_every_portion_is_rectangular():
     """Every setting has every seed and every checkpoint, so that any budget gives a comparison of equals."""
     request = request_of(read_battery("quick"), against=("b",))

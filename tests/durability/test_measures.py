@@ -184,6 +184,8 @@ def test_relearning_is_read_as_a_ratio_of_sums_against_the_same_updates_before()
     nothing = [trial([0, 0.5], [0, 0.001 * (-1) ** seed], seed=seed, relearned={5: 2.0}) for seed in (0, 1, 2)]
     (row,) = relearning_rows(Measures(side(nothing), None, ("chemistry",)), {}, (5,))
     assert row.restored is None, "nothing was lost for certain"
+    never = Measures(side([trial([0, 0.5], [0, 1.0], seed=seed) for seed in (0, 1, 2)]), None, ("chemistry",))
+    assert relearning_rows(never, controls, (5,)) == [], "nothing was relearned, so nothing is said of it"
 
 
 def test_survival_starts_at_nothing_lost_and_holds_the_three_customers():
