@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from indelible.workflow.reading import open_runs as open
     from indelible.workflow.running import UnfinishedStudy, run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Audit",

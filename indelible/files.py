@@ -49,6 +49,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
 
 
+def share_like_folder(path: Path) -> None:
+    """Lets whoever may read and write in its folder do so with a file: safetensors makes its files for their owner."""
+    os.chmod(path, os.stat(path.parent).st_mode & 0o666)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text atomically."""
     with atomic_write(path) as temporary:

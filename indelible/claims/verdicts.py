@@ -1,7 +1,8 @@
 """A claim's verdict: supported, contradicted, inconclusive or not tested, with its effect, interval, seeds and runs."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import polars as pl
 
@@ -68,6 +69,10 @@ class Verdict:
     source: str
     text: str
     finding: Finding
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it flat, for machines."""
+        return {"claim": self.claim, "source": self.source, "text": self.text, **asdict(self.finding)}
 
 
 LevelOf = Callable[[int], float]  # the level of one of so many hypotheses

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indelible.cli.options import ExecutorOption, ForceOption, JsonOption, WorkersOption
-from indelible.cli.terminal import console
+from indelible.cli.terminal import console, counted
 from indelible.errors import UserError
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _print_plan(auditor: "Auditor", seconds: float | None, as_json: bool) -> Non
     screen.print(table)
     first = steps[0].price
     screen.print(
-        f"Each line holds those above it; time is of all of it, with {first.workers} worker(s), speed "
+        f"Each line holds those above it; time is of all of it, with {counted(first.workers, 'worker')}, speed "
         f"{first.rate_source}.\n"
         f"Budget: {'all' if seconds is None else _time(seconds)}. Fetching and tokenising text comes on top, once.",
         highlight=False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from indelible.cli.options import JsonOption, SetOption, StudyArgument
-from indelible.cli.terminal import console
+from indelible.cli.terminal import console, counted
 
 if TYPE_CHECKING:
     from indelible.measure.speed import Speed
@@ -25,7 +25,8 @@ def plan(
         float | None, typer.Option(help="Speed of a worker; default: measured (see bench), else 5e10.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Workers; default: those of the study, or as many as this machine carries.")
+        int | None,
+        typer.Option(help="Worker processes; default: those of the study, or as many as this machine carries."),
     ] = None,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print every setting of every arm as YAML, and nothing else.")
@@ -67,6 +68,7 @@ def _print_plan(found: "Estimate") -> None:
     unreachable = f" ({found.unreachable:,} behind a run that diverged)" if found.unreachable else ""
     for note in found.notes:
         screen.print(f"Note: {note}", highlight=False)
+    workers = counted(found.workers, "worker")
     screen.print(
         f"{found.stage_runs:,} stage runs, {found.already_done:,} of them done{unreachable}; {found.evaluations:,} "
         f"evaluations, {found.evaluations_done:,} of them done: {found.remaining}.\n"
@@ -74,8 +76,8 @@ def _print_plan(found: "Estimate") -> None:
         f"{_models_text(found.models)}\n"
         f"Sharing stages saves a factor of {found.saving:.2f} against running every chain alone.\n"
         f"Storage: checkpoints {_size(found.kept_bytes)} and tokens {_size(found.token_bytes)} are kept; "
-        f"{_size(found.peak_bytes)} at the peak, with the resume states of {found.workers} worker(s).\n"
-        f"At {found.flops_per_second:.1e} FLOP/s a worker ({found.rate_source}) and {found.workers} worker(s): "
+        f"{_size(found.peak_bytes)} at the peak, with the resume states of {workers}.\n"
+        f"At {found.flops_per_second:.1e} FLOP/s a worker ({found.rate_source}) and {workers}: "
         f"{found.hours:,.2f} hours at most for what is left; early stopping ends most stage-2 runs before their cap.",
         highlight=False,
     )
@@ -123,7 +125,7 @@ def bench(
 
 def _print_speed(speed: "Speed", *, is_first: bool) -> None:
     if is_first:
-        print(f"{speed.scale} on {speed.machine}: {speed.device}, {speed.threads} thread(s) a worker")
+        print(f"{speed.scale} on {speed.machine}: {speed.device}, {counted(speed.threads, 'thread')} a worker")
     alone = "1 worker alone" if speed.workers == 1 else f"each of {speed.workers} workers"
     print(f"{alone:>18}: {speed.tokens_per_second:,.0f} tokens/s, {speed.flops_per_second:.2e} FLOP/s", flush=True)
 

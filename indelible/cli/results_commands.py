@@ -1,4 +1,4 @@
-"""The commands that read what a study has left: results, report, verdicts, compare."""
+"""The commands that read what a study has left: results, report, verdicts, compare, bundle."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from indelible.cli.options import ArmOption
+from indelible.cli.terminal import counted
 from indelible.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from indelible.workflow.reporting import WrittenReport
 
 _TABLE = (
-    "The folder that `indelible run --out` wrote, or a results table as `indelible results` writes it. "
+    "The folder that `indelible run --out` wrote, a bundle of it, or a results table as `indelible results` writes it. "
     "Several are joined: parts of one study, wherever they were run."
 )
 _Tables = Annotated[list[Path], typer.Argument(metavar="DIR|TABLE...", help=_TABLE)]
@@ -28,7 +29,7 @@ _Tables = Annotated[list[Path], typer.Argument(metavar="DIR|TABLE...", help=_TAB
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
-    for command in (results, report, verdicts, compare):
+    for command in (results, report, verdicts, compare, bundle):
         app.command()(command)
 
 
@@ -86,7 +87,7 @@ def _write_or_print(
         return
     refuse_input(output, places)
     write_table(table, output, chosen)
-    typer.echo(f"{output}: {table.height:,} {'chains' if name == 'results' else 'rows'}")
+    typer.echo(f"{output}: {counted(table.height, 'chain' if name == 'results' else 'row')}")
 
 
 def report(
@@ -106,6 +107,27 @@ def report(
     from indelible.workflow.reporting import write_report
 
     print_report(write_report(open_runs(*places), output, figures), figures)
+
+
+def bundle(
+    directory: Annotated[Path, typer.Argument(help="Folder of a study run.", metavar="DIR")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: DIR/bundle.zip.")] = None,
+    no_curves: Annotated[
+        bool, typer.Option("--no-curves", help="Leave the curves inside stage runs out: most of the size.")
+    ] = False,
+) -> None:
+    """Packs tables, page, plan, study file, versions and verdicts into one file for others; no weights, no text.
+
+    `report`, `results`, `verdicts`, `compare` and `seeds` read it like the folder.
+    """
+    from indelible.workflow.bundling import write_bundle
+    from indelible.workflow.reading import open_runs
+
+    written = write_bundle(open_runs(directory), output, has_curves=not no_curves)
+    size = written.path.stat().st_size / 1e6
+    typer.echo(
+        f"{written.path}: {size:.1f} MB, {counted(written.num_chains, 'chain')}, {counted(written.num_files, 'file')}"
+    )
 
 
 def print_report(written: "WrittenReport", figures: Path | None = None) -> None:
@@ -136,7 +158,7 @@ def verdicts(
     runs = open_runs(*places) if places else None
     found = paper_verdicts() if runs is None else runs.verdicts(corrected=not is_uncorrected)
     if is_json:
-        typer.echo(json.dumps([_flat(one) for one in found], indent=1, allow_nan=False))
+        typer.echo(json.dumps([one.as_json() for one in found], indent=1, allow_nan=False))
         return
     print_verdicts(found, None if runs is None else runs.inference, is_corrected=not is_uncorrected)
     if runs is not None and (looks := runs.looks()):
@@ -157,11 +179,6 @@ def print_verdicts(found: "list[Verdict]", inference: "Inference | None", *, is_
         typer.echo(f"Read at face value: one seed, no error bars; frontiers as they are drawn. {CITATION}.")
     else:
         typer.echo(verdicts_footnote(inference, is_corrected=is_corrected))
-
-
-def _flat(verdict: "Verdict") -> dict[str, object]:
-    found = asdict(verdict.finding)
-    return {"claim": verdict.claim, "source": verdict.source, "text": verdict.text, **found}
 
 
 def compare(
@@ -206,6 +223,7 @@ def compare(
     assert by is not None
     from indelible.claims.wording import compare_footnote
     from indelible.cli.findings_text import contrast_lines
+    from indelible.study.selection import OTHER_NAMES
     from indelible.workflow.reading import open_runs
 
     runs = open_runs(*places)
@@ -213,8 +231,9 @@ def compare(
     if is_json:
         typer.echo(json.dumps([asdict(one) for one in found], indent=1, allow_nan=False))
         return
+    shown = OTHER_NAMES.get(by, by)
     for one in found:
-        for line in contrast_lines(one, by, "change of " if is_gain else ""):
+        for line in contrast_lines(one, shown, "change of " if is_gain else ""):
             typer.echo(line)
     typer.echo(compare_footnote(runs.inference, list(dict.fromkeys(loss for one in found for loss in one.losses))))
 

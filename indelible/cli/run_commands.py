@@ -3,16 +3,19 @@
 import json
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from indelible.cli.options import ExecutorOption, ForceOption, JsonOption, SetOption, StudyArgument, WorkersOption
 from indelible.cli.terminal import console
+from indelible.cli.track_commands import TrackOption, following
 from indelible.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rich.console import Console
 
     from indelible.study.load import Study
 
@@ -42,14 +45,21 @@ def run(
     looks: Annotated[
         str | None, typer.Option(help="With --until-settled: seeds at which one looks; default 3,5,8,12,16,24.")
     ] = None,
+    track: TrackOption = None,
+    only_prepare: Annotated[
+        bool,
+        typer.Option("--only-prepare", help="Plan, checks and tokens; `indelible work` trains, here or elsewhere."),
+    ] = False,
 ) -> None:
     """Run a study; the same command continues after anything that stopped it."""
     from indelible.study.load import load_study
 
+    if only_prepare and (until_settled or track):
+        raise UserError("--only-prepare trains nothing, so neither --until-settled nor --track goes with it.")
     loaded = load_study(study, overrides)
 
     def run_once(wanted: "Study") -> int:
-        return _run(wanted, out, workers, executor, force, attempts, lease_seconds)
+        return _run(wanted, out, workers, executor, force, attempts, lease_seconds, track, is_launched=not only_prepare)
 
     if until_settled is None:
         if max_seeds is not None or looks is not None:
@@ -94,27 +104,64 @@ def _run(
     force: bool,
     attempts: int | None = None,
     lease_seconds: float | None = None,
+    track: str | None = None,
+    *,
+    is_launched: bool = True,
 ) -> int:
     """Runs a study before the user's eyes; returns the exit code."""
     from indelible.cli.token_bars import token_bars
-    from indelible.console.live import print_outcome, watching
     from indelible.console.packing_view import print_packing
     from indelible.scheduling.failures import MAX_ATTEMPTS
-    from indelible.scheduling.launcher import check_launch, launch
+    from indelible.scheduling.launcher import check_launch
     from indelible.scheduling.lease import LEASE_SECONDS
+    from indelible.tracking.trackers import check_tracker
     from indelible.workflow.running import prepare_run
 
     most = MAX_ATTEMPTS if attempts is None else attempts
     patience = LEASE_SECONDS if lease_seconds is None else lease_seconds
     check_launch(workers, executor, most, patience)
+    tracker = check_tracker(track) if track is not None else None
     screen = console()
     with token_bars(screen) as report:
         prepare_run(study, out, workers, force=force, report=report)
     print_packing(out, screen)
+    if not is_launched:
+        print(f"{out}: prepared; `indelible work {out}` trains it, here and wherever this folder is mounted.")
+        return 0
+    with following(out, tracker):
+        return watched_launch(out, screen, workers, executor, max_attempts=most, lease_seconds=patience)
+
+
+def watched_launch(out: Path, screen: "Console", workers: int | None, executor: str, **options: Any) -> int:
+    """Launches before the user's eyes; returns the exit code."""
+    from indelible.console.live import print_outcome, watching
+    from indelible.scheduling.launcher import launch
+
     with watching(screen) as observer:
-        outcome = launch(out, workers, executor, max_attempts=most, lease_seconds=patience, observer=observer)
+        outcome = launch(out, workers, executor, observer=observer, **options)
     print_outcome(screen, outcome)
     return outcome.exit_code
+
+
+def work(
+    directory: DirectoryArgument,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes of this call.")] = 1,
+    lease_seconds: Annotated[
+        float | None, typer.Option(help="Patience with a silent worker on another host, seconds; default 60.")
+    ] = None,
+) -> None:
+    """Work on a study folder that `run` has prepared, wherever it is mounted, until nothing is left to do.
+
+    For a container, a spot machine, a second computer: any number of calls share the work. What failed for good stays
+    so; the next `run` tries it again.
+    """
+    from indelible.scheduling.launcher import check_launch
+    from indelible.scheduling.lease import LEASE_SECONDS
+
+    patience = LEASE_SECONDS if lease_seconds is None else lease_seconds
+    check_launch(workers, lease_seconds=patience)
+    options = {"lease_seconds": patience, "is_retrying": False}
+    raise typer.Exit(watched_launch(directory, console(), workers, "local", **options))
 
 
 def reproduce(
@@ -179,5 +226,5 @@ def gc(
 
 def register(app: typer.Typer) -> None:
     """Adds these commands to the application."""
-    for command in (run, reproduce, status, gc):
+    for command in (run, work, reproduce, status, gc):
         app.command()(command)

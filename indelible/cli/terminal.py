@@ -18,6 +18,11 @@ def console(**settings: Any) -> "Console":
     return Console(markup=False, emoji=False, **settings)
 
 
+def counted(number: int, what: str) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def prepare_terminal() -> None:
     """Makes every text printable: what the terminal's encoding lacks is written as ``\\u03bb``.
 

@@ -40,7 +40,6 @@ def model_config(spec: ModelSpec, vocab_size: int, seq_len: int, eos_id: int) ->
         bos_token_id=eos_id,
         eos_token_id=eos_id,
         pad_token_id=None,
-        use_cache=False,
         dtype="float32",
     )
 

@@ -84,6 +84,7 @@ def launch(
     lease_seconds: float = LEASE_SECONDS,
     engine: str = ENGINE,
     observer: Observer | None = None,
+    is_retrying: bool = True,
 ) -> Outcome:
     """Runs everything in ``<out>/plan.json`` that is not done yet.
 
@@ -95,6 +96,7 @@ def launch(
         lease_seconds: patience with a silent worker on another host.
         engine: module:function that runs a stage; its module's ``run_evaluations`` evaluates, if it has one.
         observer: watches the launch.
+        is_retrying: units that failed for good are tried again.
 
     Returns:
         How it ended.
@@ -109,12 +111,13 @@ def launch(
     _check_specs(folder)
     index = RunIndex(folder, lease_seconds)
     snapshot = look(index)
-    if snapshot.is_finished:
+    if snapshot.is_finished or (snapshot.is_settled and not is_retrying):
         with suppress(OSError):  # a folder that may only be read is no reason to fail now
             _sweep(snapshot)
         return Outcome(snapshot, has_worked=False)
     _check_writable(out)
-    failures.clear_failures(unit.folder for unit in index.units.values())
+    if is_retrying:
+        failures.clear_failures(unit.folder for unit in index.units.values())
     settings = WorkerSettings(out=out.resolve(), engine=engine, lease_seconds=lease_seconds, max_attempts=max_attempts)
     pool = _executor(executor, settings, folder, workers, look(index).unsettled)
     trouble = _supervise(index, pool, observer)
@@ -129,9 +132,10 @@ def _executor(
     execution = folder.plan.execution
     workers = workers or execution.workers
     if name == "slurm":
-        from indelible.scheduling.executors.slurm import SlurmExecutor
+        from indelible.scheduling.executors.slurm import SlurmExecutor, workers_per_job
 
-        return SlurmExecutor(settings, workers, execution, unsettled)
+        num_jobs = None if workers is None else -(-workers // workers_per_job(execution))
+        return SlurmExecutor(settings, num_jobs, execution, unsettled)
     per_run = execution.devices_per_run
     gpus = [] if execution.device == "cpu" else visible_gpus()
     if gpus and per_run > len(gpus):

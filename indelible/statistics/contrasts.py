@@ -18,6 +18,7 @@ from indelible.results.summary import shown_losses
 from indelible.statistics.compare import DEFAULT, Comparison, compare_at_equal_settings
 from indelible.statistics.divergence import with_worst
 from indelible.statistics.inference import Inference
+from indelible.study.selection import column_named
 
 _OF_PAIRS = tuple(f"_{measure}" for measure in MEASURES)
 
@@ -52,6 +53,7 @@ def contrasts(
     Raises:
         UserError: a column is no setting, ``by`` has one value, or ``against`` is none of its values.
     """
+    by, *within = (column_named(name, table.columns) for name in (by, *within))
     for name in (by, *within):
         _check_setting(table, name)
     if table.height == 0:
@@ -90,6 +92,7 @@ def where(table: pl.DataFrame, conditions: Sequence[str]) -> pl.DataFrame:
         name, equals, text = condition.partition("=")
         if not equals:
             raise UserError(f"--where {condition}: expected SETTING=VALUE, e.g. arm=fig2.")
+        name = column_named(name, table.columns)
         _check_setting(table, name)
         chosen.setdefault(name, []).append(_chosen(_values(table, name), name, text, "--where"))
     for name, values in chosen.items():

@@ -1,9 +1,16 @@
 """Which chains of a study are meant: by number, by the name of an arm, or by column=value of the results table."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Protocol, TypeVar
 
 from indelible.errors import UserError
+
+OTHER_NAMES = {"lambda": "exposure_fraction", "λ": "exposure_fraction"}  # what every page calls it
+
+
+def column_named(text: str, columns: Container[str]) -> str:
+    """The column that is meant: itself, or the one that is also called so."""
+    return text if text in columns else OTHER_NAMES.get(text, text)
 
 
 class HasColumns(Protocol):
@@ -29,13 +36,16 @@ def chosen_chains(chains: Sequence[Chain], selectors: Sequence[str], option: str
         UserError: a column that the chains do not have, or nothing fulfils the selectors.
     """
     chosen = list(enumerate(chains))
-    for selector in selectors:
+    known = {column for chain in chains for column in chain.columns}
+    for given in selectors:
+        name, equals, value = given.partition("=")
+        selector = f"{column_named(name, known)}={value}" if equals else given
         _check_column(chains, selector, option)
         chosen = [(number, chain) for number, chain in chosen if _is_meant(number, chain.columns, selector)]
         if not chosen:
             count = len(chains)
             raise UserError(
-                f"{option} {selector}: none of the plan's {count} chains{_beside(selectors, selector)}; give a number "
+                f"{option} {selector}: none of the plan's {count} chains{_beside(selectors, given)}; give a number "
                 f"below {count}, the name of an arm, or column=value as in the results table, e.g. "
                 "exposure_fraction=0.5 or seed=0."
             )

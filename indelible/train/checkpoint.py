@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig
 
 from indelible.errors import UserError
-from indelible.files import file_sha256
+from indelible.files import file_sha256, share_like_folder
 from indelible.models.side_files import write_side_files
 from indelible.study.adapt import LoraSpec
 from indelible.train.distributed import World, assign
@@ -177,6 +177,8 @@ def _fresh(folder: Path) -> Path:
 
 def _publish(aside: Path, folder: Path) -> None:
     """Flushes the files of ``aside`` to disk and renames it to ``folder``, which it replaces."""
+    for weights in aside.glob("*.safetensors"):
+        share_like_folder(weights)
     for file in (path for path in aside.rglob("*") if path.is_file()):
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())

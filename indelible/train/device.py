@@ -57,7 +57,7 @@ class Device:
     def describe(self) -> str:
         """One phrase for the log."""
         kind = self.torch_device.type
-        name = f"{self.threads} CPU thread(s)" if kind == "cpu" else kind
+        name = f"{self.threads} CPU thread{'' if self.threads == 1 else 's'}" if kind == "cpu" else kind
         if kind == "cuda":
             name = torch.cuda.get_device_name()
         return f"{name}, {self.precision}, {'compiled' if self.compile else 'eager'}"

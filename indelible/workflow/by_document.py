@@ -11,7 +11,7 @@ from indelible.errors import UserError, refusing
 from indelible.records import Evaluation, Plan, documents_path, evaluation_path
 from indelible.statistics.by_document import DocumentComparison, compare_documents
 from indelible.study.stage_spec import EvaluationSpec
-from indelible.workflow.reading import planned_id
+from indelible.workflow.choosing import planned_id
 
 # of an evaluation: which windows, which targets
 _KEYS = ("store", "seq_len", "loss_on", "packing", "too_long", "stop_windows", "windows")

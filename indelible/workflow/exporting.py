@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from indelible.console.lineage import find_run
 from indelible.errors import UserError
-from indelible.files import read_json, write_json, write_text
+from indelible.files import read_json, share_like_folder, write_json, write_text
 from indelible.workflow.model_card import Lineage, model_card, read_lineage
 
 ADAPTERS = "adapters.safetensors"  # as a stage keeps them
@@ -85,6 +85,7 @@ def _write_model(checkpoint: Path, made: Path, dtype: Dtype) -> None:
         return
     state = load_file(checkpoint / "model.safetensors")
     save_file(_rounded(state, dtype), made / "model.safetensors", {"format": "pt"})
+    share_like_folder(made / "model.safetensors")
     config = {key: value for key, value in read_json(made / "config.json").items() if key != "torch_dtype"}
     write_json(made / "config.json", {**config, "dtype": "bfloat16"})
 
@@ -117,6 +118,7 @@ def _write_adapters(checkpoint: Path, run: Path, lineage: Lineage, made: Path, d
     )
     config.save_pretrained(str(made))
     save_file(_rounded(tensors, dtype), made / "adapter_model.safetensors", {"format": "pt"})
+    share_like_folder(made / "adapter_model.safetensors")
     weights = ("config.json", "generation_config.json", "model.safetensors", ADAPTERS)
     _copy_files(checkpoint, made, but=weights)
 

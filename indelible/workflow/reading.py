@@ -1,12 +1,16 @@
 """Reads what a study has left in its folder: tables, verdicts, the report, checkpoints."""
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indelible.errors import UserError
 from indelible.records import Plan, run_dir
+from indelible.workflow.choosing import chosen_rows, planned_id
+from indelible.workflow.unbundling import is_bundle, unpack
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,11 +29,11 @@ def open_runs(*places: str | Path) -> "StudyRuns":
     """The runs of a study, to be read while they run or when they are done.
 
     Args:
-        places: the folder of a study run, or a results table as `indelible results` writes it. Several are joined:
-            parts of one study, wherever they were run.
+        places: the folder of a study run, a bundle that was made of one, or a results table as `indelible results`
+            writes it. Several are joined: parts of one study, wherever they were run.
 
     Raises:
-        UserError: there is nothing at one of them.
+        UserError: there is nothing at one of them, or a bundle is none.
     """
     paths = tuple(Path(place) for place in places)
     for path in paths:
@@ -44,28 +48,43 @@ class StudyRuns:
     """A study run as its files are now: nothing is kept, so that every call sees what has been added.
 
     Attributes:
-        places: folders of study runs, or tables.
+        places: folders of study runs, bundles, or tables.
     """
 
     def __init__(self, *places: Path) -> None:
         self.places = places
+        self._read_from = tuple(self._unpacked(place) for place in dict.fromkeys(places))
+
+    def _unpacked(self, place: Path) -> Path:
+        """A place, or the folder that a bundle is unpacked to, which goes when these runs go."""
+        if not is_bundle(place):
+            return place
+        folder = Path(tempfile.mkdtemp(prefix="indelible-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        unpack(place, folder)
+        return folder
 
     def __repr__(self) -> str:
         return f"StudyRuns({', '.join(map(str, self.places))})"
 
     @property
     def folder(self) -> Path:
-        """The folder of the study run.
+        """The folder of the study run; of a bundle, the one that it is unpacked to.
 
         Raises:
             UserError: these are tables, or several folders.
         """
-        if len(self.places) != 1 or self.places[0].is_file():
+        if not self.is_folder:
             names = ", ".join(map(str, self.places))
             raise UserError(
                 f"{names}: this needs the folder of one study run; tables, and several folders, have it not."
             )
-        return self.places[0]
+        return self._read_from[0]
+
+    @property
+    def is_folder(self) -> bool:
+        """One folder or bundle: it has everything, tables and several places have only rows."""
+        return len(self._read_from) == 1 and not self._read_from[0].is_file()
 
     @property
     def plan(self) -> Plan:
@@ -82,7 +101,7 @@ class StudyRuns:
         """One row a chain: settings, seed, losses in nats per token, and what they cost (docs/run-folder.md)."""
         from indelible.results.join import read_tables
 
-        return read_tables(list(self.places))
+        return read_tables(list(self._read_from))
 
     def losses(self) -> "pl.DataFrame":
         """One row for each checkpoint of a chain and each corpus: its loss, how sure it is, and of how much text."""
@@ -101,7 +120,7 @@ class StudyRuns:
         """How the study is judged: level, power and margins, as its file says; of tables the defaults."""
         from indelible.statistics.inference import Inference
 
-        if len(self.places) != 1 or self.places[0].is_file():
+        if not self.is_folder:
             return Inference()
         return Inference(**self.plan.inference.model_dump())
 
@@ -121,7 +140,7 @@ class StudyRuns:
         """What was seen at each planned look (`run --until-settled`), in order; none of tables and several folders."""
         from indelible.claims.looks import read_looks
 
-        return [] if len(self.places) != 1 or self.places[0].is_file() else read_looks(self.places[0])
+        return read_looks(self.folder) if self.is_folder else []
 
     def compare(
         self,
@@ -148,7 +167,7 @@ class StudyRuns:
         """
         from indelible.statistics import contrasts
 
-        table = contrasts.where(_chosen_rows(self.results(), arms), list(where))
+        table = contrasts.where(chosen_rows(self.results(), arms), list(where))
         inference = self.inference
         rows = contrasts.gains(table, inference) if gain else table
         return contrasts.contrasts(rows, by, against, list(within), inference)
@@ -191,7 +210,7 @@ class StudyRuns:
         from indelible.results.core_hours import core_seconds
 
         table = self.results()
-        if self._is_folder:
+        if self.is_folder:
             table = core_seconds(table, self.read())
         return seed_plans(table, loss, half_width, core_hours, self.inference)
 
@@ -200,14 +219,10 @@ class StudyRuns:
         """The unit of `next_seeds`' hours, and a sentence on how they are counted."""
         from indelible.results import core_hours
 
-        if not self._is_folder:
+        if not self.is_folder:
             return core_hours.CORE_HOURS, core_hours.OF_TABLES
         unit = core_hours.hours_unit(self.read())
         return unit, core_hours.OF_FOLDERS[unit]
-
-    @property
-    def _is_folder(self) -> bool:
-        return len(self.places) == 1 and not self.places[0].is_file()
 
     def report(self, path: str | Path | None = None, figures: str | Path | None = None) -> Path:
         """Writes the report, one HTML file that needs no network, and returns its path.
@@ -222,6 +237,20 @@ class StudyRuns:
         from indelible.workflow.reporting import write_report
 
         return write_report(self, path, figures).path
+
+    def bundle(self, path: str | Path | None = None, *, has_curves: bool = True) -> Path:
+        """Packs everything but weights and text into one zip file, which `open` reads; returns its path.
+
+        Args:
+            path: of the file; None = bundle.zip in the folder.
+            has_curves: False leaves the curves inside stage runs out, most of its size.
+
+        Raises:
+            UserError: tables, or several places.
+        """
+        from indelible.workflow.bundling import write_bundle
+
+        return write_bundle(self, path, has_curves=has_curves).path
 
     def checkpoint(self, run_id: str | None = None, *, stage: str | None = None, **settings: Any) -> Path:
         """The folder of a checkpoint: `transformers.AutoModelForCausalLM.from_pretrained` loads it.
@@ -255,36 +284,6 @@ class StudyRuns:
         from indelible.results.run_folder import read_study_run
 
         return read_study_run(self.folder)
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A row of the results table as a chain."""
-
-    number: int
-    columns: dict[str, Any]
-
-
-def _chosen_rows(table: "pl.DataFrame", arms: Sequence[str]) -> "pl.DataFrame":
-    from indelible.study.selection import chosen_chains
-
-    if not arms:
-        return table
-    rows = [_Row(number, columns) for number, columns in enumerate(table.iter_rows(named=True))]
-    return table[[row.number for row in chosen_chains(rows, arms)]]
-
-
-def planned_id(known: Sequence[str], text: str, where: str) -> str:
-    """The one of the known ids that is, or begins with, ``text``.
-
-    Raises:
-        UserError: there is none, or several; says ``where`` it was read.
-    """
-    found = [text] if text in known else [name for name in known if name.startswith(text)]
-    if len(found) != 1:
-        what = f"{len(found)} stage runs begin so: {', '.join(found[:5])}" if found else "no stage run of this plan"
-        raise UserError(f"{where} {text!r}: {what}; the ids stand in results(), columns <stage>_id.")
-    return found[0]
 
 
 def compare(

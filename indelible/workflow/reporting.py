@@ -34,8 +34,7 @@ def write_report(runs: "StudyRuns", path: str | Path | None = None, figures: str
     if target.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"report -o {target}: the report is HTML; end the file's name in .html.")
     refuse_input(target, runs.places)
-    is_folder = len(runs.places) == 1 and not runs.places[0].is_file()
-    contents = report_contents(runs.read()) if is_folder else table_contents(runs.results())
+    contents = report_contents(runs.read()) if runs.is_folder else table_contents(runs.results())
     write_text(target, report_html(contents))
     if figures is None:
         return WrittenReport(target)

@@ -196,7 +196,7 @@ def write_study(
     found = estimate(plan_study(study))
     price = (
         f"{found.chains} chains, {found.stage_runs} stage runs, {found.tokens:,} tokens; at most {_time(found.hours)} "
-        f"with {found.workers} worker(s) ({found.rate} speed)"
+        f"with {found.workers} worker{'' if found.workers == 1 else 's'} ({found.rate} speed)"
     )
     noticed = remarks(looks, study)
     notes = "".join(f"# {line}\n" for line in (price, *noticed))

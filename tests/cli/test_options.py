@@ -73,6 +73,19 @@ def test_chains_are_chosen_by_arm_in_compare(app, folder):
     assert "have no column 'sede'" in refused(app, "compare", folder, "--by", "exposure_fraction", "--arm", "sede=0")
 
 
+def test_lambda_is_a_name_of_the_fraction(app, folder):
+    usual = call(app, "compare", folder, "--by", "exposure_fraction")
+    assert call(app, "compare", folder, "--by", "lambda") == usual
+    assert call(app, "compare", folder, "--by", "λ") == usual
+    within = ("--by", "finetune_lr", "--within")
+    assert call(app, "compare", folder, *within, "lambda") == call(app, "compare", folder, *within, "exposure_fraction")
+    for option in ("--where", "--arm"):
+        usual = call(app, "compare", folder, "--by", "finetune_lr", option, "exposure_fraction=0.5")
+        assert call(app, "compare", folder, "--by", "finetune_lr", option, "lambda=0.5") == usual
+    with pytest.raises(UserError, match=r"--where 3: exposure_fraction has 0, 0\.5, 1"):
+        call(app, "compare", folder, "--by", "finetune_lr", "--where", "lambda=3")
+
+
 def test_a_setting_that_comes_after_a_loss_is_said_to(app, folder):
     text = call(app, "compare", folder, "--by", "finetune_lr")
     lines = [line for line in text.splitlines() if line.startswith("  L_im")]

@@ -61,9 +61,9 @@ def test_yaml_studies_in_the_documents_resolve(page):
     from indelible.study.load import resolve_study
 
     for block in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S):
-        raw = yaml.safe_load(block)
-        if isinstance(raw, dict) and {"name", "scale"} <= raw.keys() and raw.keys() & {"pipeline", "stages"}:
-            assert resolve_study(raw).arms
+        for raw in yaml.safe_load_all(block):
+            if isinstance(raw, dict) and {"name", "scale"} <= raw.keys() and raw.keys() & {"pipeline", "stages"}:
+                assert resolve_study(raw).arms
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)

@@ -25,7 +25,7 @@ ROOMS = [
         "scheduling",
         "console",
     ),
-    *("measure", "results", "statistics", "claims", "report", "workflow", "durability", "cli"),
+    *("measure", "results", "statistics", "claims", "report", "tracking", "workflow", "durability", "cli"),
 ]
 SHARED = {"strict", "errors", "files", "host", "__version__"}  # modules beside the rooms, open to all
 
@@ -109,6 +109,10 @@ SLOW = {"torch", "transformers", "datasets", "polars", "altair", "numpy", "pydan
         ("indelible.workflow.reading", {"torch", "transformers", "datasets", "altair", "polars"}),
         ("indelible.train.stage", {"lm_eval", "datasets", "polars"}),
         ("indelible.train.evaluation", {"lm_eval", "datasets", "polars"}),
+        (
+            "indelible.tracking.follow",
+            {"torch", "transformers", "datasets", "altair", "polars", "tensorboard", "wandb"},
+        ),
         ("indelible.console.live", {"torch", "transformers", "datasets", "altair"}),
         *((f"indelible.cli.{module}", SLOW) for module in COMMANDS),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fake_study import FakeStudy, write_fake_study
 
-from indelible.records import Evaluation, PackedRows, Plan, StageResult, TaskExamples
+from indelible.records import Bundle, Evaluation, PackedRows, Plan, SentRun, StageResult, TaskExamples
 from indelible.results.curves import curves
 from indelible.results.losses import losses
 from indelible.results.run_folder import read_study_run
@@ -15,7 +15,7 @@ from indelible.study.views import PAPER_VIEWS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "run-folder.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```json\n(.*?)```", TEXT, re.S)
-EXAMPLES = list(zip([Plan, PackedRows, TaskExamples, StageResult, Evaluation], BLOCKS, strict=True))
+EXAMPLES = list(zip([Plan, PackedRows, TaskExamples, StageResult, Evaluation, SentRun, Bundle], BLOCKS, strict=True))
 
 
 @pytest.mark.parametrize(("record", "text"), EXAMPLES)

@@ -147,7 +147,7 @@ def test_plan_shows_storage_kept_and_at_the_peak(app: typer.Typer) -> None:
     assert one["kept_bytes"] == 36 * 4 * 229_696
     assert one["peak_bytes"] == one["kept_bytes"] + one["token_bytes"] + 2 * state
     assert four["peak_bytes"] - one["peak_bytes"] == 3 * 2 * state
-    assert "at the peak, with the resume states of 4 worker(s)" in " ".join(
+    assert "at the peak, with the resume states of 4 workers" in " ".join(
         _call(app, "plan", "quickstart", "--workers", "4").split()
     )
 

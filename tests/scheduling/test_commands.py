@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -75,6 +76,39 @@ def test_diff(app: typer.Typer, finished: Path) -> None:
     same = _call(app, "diff", str(finished), *arms, "--stage", "pretrain")
     assert "A and B are the same run, pretrain-a" in same
     assert "No difference." in _call(app, "diff", pair[0], pair[0])
+
+
+def test_work_needs_a_plan_and_says_when_nothing_is_left(app: typer.Typer, finished: Path, tmp_path: Path) -> None:
+    assert "3 done. Nothing to do." in _call(app, "work", str(finished))
+    with pytest.raises(UserError, match=r"no plan\.json; is this the --out folder of a study"):
+        _call(app, "work", str(tmp_path / "nowhere"))
+
+
+def test_work_leaves_what_failed_for_good(app: typer.Typer, tmp_path: Path, fake: ModuleType) -> None:
+    bad = {"steps": 2, "fail": {"how": "error", "at": 1, "unless": str(tmp_path / "mended")}}
+    runs = [("pretrain-a", None, bad), ("pretrain-b", None, {"steps": 2}), ("finetune-c", "pretrain-a", {"steps": 2})]
+    out = fake.make_plan(tmp_path / "out", runs)
+    assert fake.run_quietly(out, 1, is_retrying=False)[0] == 1
+    failure = out / "runs" / "pretrain-a" / "failure.json"
+    before = failure.read_bytes()
+    (tmp_path / "mended").touch()
+    result = CliRunner().invoke(app, ["work", str(out)], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert "1 done, 1 failed, 1 blocked. Nothing to do." in result.output
+    assert failure.read_bytes() == before, "another worker of this folder may just have written it"
+    assert fake.run_quietly(out, 1)[0] == 0, "run tries again"
+
+
+def test_what_is_prepared_is_worked_on(app: typer.Typer, tiny_study: Callable[..., Path], tmp_path: Path) -> None:
+    out = tiny_study()
+    (out / "plan.json").unlink()
+    text = _call(app, "run", str(tmp_path / "out.yaml"), "--out", str(out), "--only-prepare")
+    assert f"`indelible work {out}` trains it" in text
+    assert (out / "plan.json").is_file()
+    assert not list(out.glob("runs/*"))
+    assert "3 done" in _call(app, "work", str(out))
+    with pytest.raises(UserError, match="--only-prepare trains nothing"):
+        _call(app, "run", "quickstart", "--out", str(tmp_path / "x"), "--only-prepare", "--track", "wandb")
 
 
 def test_gc_is_dry_by_default(app: typer.Typer, finished: Path) -> None:

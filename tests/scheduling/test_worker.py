@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from indelible.errors import UserError
-from indelible.scheduling import failures
+from indelible.scheduling import failures, launcher
 from indelible.scheduling.engine import Engine, load_engine
 from indelible.scheduling.executors import local, slurm
-from indelible.scheduling.folder import SpecFile
+from indelible.scheduling.folder import SpecFile, StudyFolder
 from indelible.scheduling.lease import Lease
 from indelible.scheduling.settings import WorkerSettings
 from indelible.scheduling.snapshot import snapshot_of
@@ -206,6 +206,20 @@ def test_jobs_are_those_of_the_user_id(tmp_path: Path, monkeypatch: pytest.Monke
     book = slurm.JobBook.read(tmp_path / "workers" / "slurm.json")
     assert book is not None
     assert book.jobs == ("7",)
+
+
+@pytest.mark.parametrize(
+    ("workers", "slurm_of", "jobs"),
+    [(8, {"gpus_per_node": 4}, 2), (9, {"gpus_per_node": 4}, 3), (1, {"gpus_per_node": 4}, 1),
+     (6, {"cpus_per_task": 3}, 2), (3, {"nodes": 2, "gpus_per_node": 4}, 3), (None, {"gpus_per_node": 4}, 4)],
+)  # fmt: skip
+def test_workers_are_processes_on_slurm_as_well(
+    tmp_path: Path, fake: ModuleType, workers: int | None, slurm_of: dict[str, int], jobs: int
+) -> None:
+    out = fake.make_plan(tmp_path, [("pretrain-a", None, {})], execution={"slurm": slurm_of})
+    executor = launcher._executor("slurm", WorkerSettings(out=out), StudyFolder.open(out), workers, 100)
+    assert executor._num_jobs == jobs
+    assert executor.num_workers == jobs * slurm.workers_per_job(StudyFolder.open(out).plan.execution)
 
 
 def test_a_controller_that_does_not_answer_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,11 +78,11 @@ def _study(out: Path, step_seconds: float, slurm: dict[str, Any] | None = None) 
 
 
 def _run(out: Path, executor: str = "slurm", **options: Any) -> tuple[int, str]:
-    return fake.run_quietly(out, 2, executor, **options)
+    return fake.run_quietly(out, 4, executor, **options)  # on Slurm two jobs of two workers
 
 
 def _launch(out: Path, engine: str = _ENGINE) -> "subprocess.Popen[str]":
-    return subprocess.Popen(fake.command(out, 2, "slurm", engine), stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(fake.command(out, 4, "slurm", engine), stdout=subprocess.PIPE, text=True)
 
 
 def _weights(out: Path) -> dict[str, str]:

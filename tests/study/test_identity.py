@@ -1,6 +1,7 @@
 """Identity: everything that changes a result moves the id, nothing else does, and ids stay what they are."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -255,6 +256,14 @@ def test_two_watches_of_one_run_are_refused():
     arms["b"] = {}
     graph = graph_of({"arms": arms})
     assert [run.watch is not None for run in graph.runs.values() if run.stage == "pretrain"] == [True]
+
+
+def test_no_id_and_no_fingerprint_knows_the_version_of_the_package():
+    """A release must not train anything again; what changes a result raises CODE_VERSION."""
+    package = Path(identity.__file__).parents[1]
+    files = [file for room in ("study", "data", "records") for file in (package / room).glob("*.py")]
+    assert len(files) > 50
+    assert not [file.name for file in files if "__version__" in file.read_text()]
 
 
 GOLDEN = {

@@ -271,7 +271,7 @@ def test_a_run_says_at_its_start_what_it_will_do(tmp_path, capsys):
     said = capsys.readouterr().out
     parameters = sum(weight.numel() for weight in loop_of(out).program.model.parameters())
     for part in (
-        f"{parameters:,} parameters on 1 CPU thread(s), fp32, eager; ",
+        f"{parameters:,} parameters on 1 CPU thread, fp32, eager; ",
         "5 steps of 4 x 32 tokens, 2 sequence(s) at a time; ",
         "at most 640 tokens and ",
         "FLOPs",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 import torch
@@ -36,6 +37,20 @@ def test_a_checkpoint_names_its_architecture(tiny_study):
     run_id = run_all(out, until="pretrain")["pretrain"].id
     config = json.loads((out / "runs" / run_id / "checkpoint" / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"], "vLLM and converters look for it"
+    assert config.get("use_cache", True), "who generates with it wants the cache"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_weights_may_be_read_by_whoever_reads_the_folder(tiny_study, umask, mode):
+    out = tiny_study()
+    before = os.umask(umask)
+    try:
+        run_id = run_all(out, until="pretrain")["pretrain"].id
+    finally:
+        os.umask(before)
+    files = list((out / "runs" / run_id / "checkpoint").iterdir())
+    assert "model.safetensors" in {file.name for file in files}
+    assert {file.name: file.stat().st_mode & 0o777 for file in files} == {file.name: mode for file in files}
 
 
 def test_the_loss_of_an_untrained_model_is_that_of_chance(tiny_study):
