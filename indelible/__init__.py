@@ -12,9 +12,10 @@ from indelible.errors import UserError
 if TYPE_CHECKING:
     from indelible.durability.card import Audit
     from indelible.durability.run import audit
+    from indelible.workflow.comparing import compare
     from indelible.workflow.estimate import Estimate
     from indelible.workflow.loading import LoadedStudy, load_study, plan
-    from indelible.workflow.reading import StudyRuns, compare
+    from indelible.workflow.reading import StudyRuns
     from indelible.workflow.reading import open_runs as open
     from indelible.workflow.running import UnfinishedStudy, run
 
@@ -43,7 +44,7 @@ _HOMES = {  # name to the module that has it, and its name there
     "StudyRuns": ("indelible.workflow.reading", "StudyRuns"),
     "UnfinishedStudy": ("indelible.workflow.running", "UnfinishedStudy"),
     "audit": ("indelible.durability.run", "audit"),
-    "compare": ("indelible.workflow.reading", "compare"),
+    "compare": ("indelible.workflow.comparing", "compare"),
     "load_study": ("indelible.workflow.loading", "load_study"),
     "open": ("indelible.workflow.reading", "open_runs"),
     "plan": ("indelible.workflow.loading", "plan"),

@@ -18,12 +18,13 @@ def scopes(
     *,
     is_split: bool = True,
     worst_loss: float = WORST_LOSS,
+    most: float = 1.0,
 ) -> Iterator[tuple[str, pl.DataFrame, list[float]]]:
     """The parts of a table that a rule judges one by one: name, rows with an outcome, and the swept lambdas.
 
-    Parts with fewer than ``num_fractions`` values of lambda, or without lambda 0, are left out; so is lambda above 1
-    (repeated passes), of which the paper claims nothing. Values of a treatment that the study has of its own (a guard,
-    a mix of a later stage) are never averaged: each is a part.
+    Parts with fewer than ``num_fractions`` values of lambda, or without lambda 0, are left out; so is lambda above
+    ``most``: beyond 1 (repeated passes) the paper claims nothing. Values of a treatment that the study has of its own
+    (a guard, a mix of a later stage) are never averaged: each is a part.
 
     Args:
         table: results table.
@@ -33,9 +34,10 @@ def scopes(
         num_fractions: how many values of lambda a part needs.
         is_split: False keeps arms, and ways of showing D_post (mode, placement), together.
         worst_loss: what a diverged chain's losses count as, nats per token.
+        most: the largest lambda.
     """
     fraction = pl.col("exposure_fraction")
-    done = with_worst(table, losses, worst_loss).filter(fraction <= 1).drop_nulls(losses)
+    done = with_worst(table, losses, worst_loss).filter(fraction <= most).drop_nulls(losses)
     names = list(columns)
     for arm, part in _by_arm(done, num_fractions) if is_split else [("", done)]:
         said = [name for name in names if not arm or part[name].n_unique() > 1 or name.endswith("_tokens")]

@@ -146,10 +146,11 @@ def plan_text(plan: SeedPlan, unit: str) -> str:
         share = "" if is_single else f", {100 * one.variance / total:.0f} % of the variance"
         under = " under each seed before" if one is not plan.levels[0] else ""
         lines.append(f"  {name}: {one.count}{under}, {sd}{share}, {one.hours:.3g} {unit} for one more")
-    return "\n".join([*lines, f"  {_advice(plan, unit)}"])
+    return "\n".join([*lines, f"  {advice(plan, unit)}"])
 
 
-def _advice(plan: SeedPlan, unit: str) -> str:
+def advice(plan: SeedPlan, unit: str) -> str:
+    """What to buy, its price, and how wide the interval will be, in one line."""
     best = plan.best
     assert best is not None
     if not any(plan.new_runs):

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 
 import typer
 
+from indelible.claims.by_exposure import answer, cells, place_text
 from indelible.claims.evidence import CONTRADICTED, MIXED_READING, NOT_TESTED, SUPPORTED
 from indelible.claims.verdicts import Verdict
 from indelible.claims.wording import comparison_text, documents_text, numbers_text
 from indelible.results.labels import value_text, word
 from indelible.statistics.by_document import DocumentComparison
+from indelible.statistics.by_exposure import ExposureBlock
 from indelible.statistics.contrasts import Contrast
 
 _COLORS = {SUPPORTED: typer.colors.GREEN, CONTRADICTED: typer.colors.RED}
@@ -40,6 +42,17 @@ def contrast_lines(one: Contrast, by: str, prefix: str) -> Iterator[str]:
     width = max(6, *(len(loss) + 1 for loss in one.losses))
     for loss, found in one.losses.items():
         yield f"  {prefix}{loss:{width}}{comparison_text(found)}"
+    yield ""
+
+
+def exposure_lines(block: ExposureBlock) -> Iterator[str]:
+    """What to do, and a table of all lambdas."""
+    yield typer.style(place_text(block), bold=True)
+    yield f"  {answer(block)}"
+    rows = cells(block)
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    for row in ({name: name for name in widths}, *rows):
+        yield "  " + "  ".join(row[name].rjust(width) for name, width in widths.items())
     yield ""
 
 

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,3 +19,8 @@ ArmOption = Annotated[
     list[str] | None,
     typer.Option("--arm", help="Only chains with this number, arm name or column=value, e.g. seed=0; may be repeated."),
 ]
+TABLE_HELP = (
+    "The folder that `indelible run --out` wrote, a bundle of it, or a results table as `indelible results` writes it. "
+    "Several are joined: parts of one study, wherever they were run."
+)
+TablesArgument = Annotated[list[Path], typer.Argument(metavar="DIR|TABLE...", help=TABLE_HELP)]

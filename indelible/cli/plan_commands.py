@@ -1,6 +1,7 @@
 """`plan` and `bench`: what a study costs before it is run, and how fast this machine is."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -113,7 +114,7 @@ def bench(
     from indelible.workflow.speeds import kept_in, measure_speeds
 
     speeds = []
-    for speed in measure_speeds(scale, seconds, workers, overrides or []):
+    for speed in measure_speeds(scale, seconds, workers, overrides or [], _say):
         speeds.append(speed)
         if not as_json:
             _print_speed(speed, is_first=len(speeds) == 1)
@@ -121,6 +122,11 @@ def bench(
         print(json.dumps({"speeds": [asdict(one) for one in speeds], "file": str(kept_in())}, indent=1))
     else:
         print(f"Kept in {kept_in()} for `indelible plan`.")
+
+
+def _say(text: str) -> None:
+    """For people who wait; standard output is for the speeds."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _print_speed(speed: "Speed", *, is_first: bool) -> None:

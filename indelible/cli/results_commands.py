@@ -1,4 +1,4 @@
-"""The commands that read what a study has left: results, report, verdicts, compare, bundle."""
+"""The commands that read what a study has left: results, report, verdicts, bundle."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from indelible.cli.options import ArmOption
+from indelible.cli.options import TABLE_HELP, TablesArgument
 from indelible.cli.terminal import counted
 from indelible.errors import UserError
 
@@ -17,24 +17,20 @@ if TYPE_CHECKING:
     import polars as pl
 
     from indelible.claims.verdicts import Verdict
+    from indelible.report.export import PaperStyle
+    from indelible.report.next_steps import NextStep
     from indelible.statistics.inference import Inference
     from indelible.workflow.reporting import WrittenReport
-
-_TABLE = (
-    "The folder that `indelible run --out` wrote, a bundle of it, or a results table as `indelible results` writes it. "
-    "Several are joined: parts of one study, wherever they were run."
-)
-_Tables = Annotated[list[Path], typer.Argument(metavar="DIR|TABLE...", help=_TABLE)]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
-    for command in (results, report, verdicts, compare, bundle):
+    for command in (results, report, verdicts, bundle):
         app.command()(command)
 
 
 def results(
-    places: _Tables,
+    places: TablesArgument,
     format_name: Annotated[
         str | None, typer.Option("--format", help="csv, json or parquet; default: by the file's ending, else csv.")
     ] = None,
@@ -61,6 +57,7 @@ def results(
         if output is not None or format_name is not None:
             raise UserError("results --summary: a text for people; it takes neither --format nor -o.")
         typer.echo(summary_text(runs.results()))
+        print_next(runs.next_steps())
         return
     name = "losses" if has_losses else "curves" if has_curves else "results"
     table = getattr(runs, name)()
@@ -91,13 +88,22 @@ def _write_or_print(
 
 
 def report(
-    places: _Tables,
+    places: TablesArgument,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Default: DIR/report.html; of a table: beside it.")
     ] = None,
     figures: Annotated[
         Path | None, typer.Option(help="Folder for each chart as PDF, SVG, PNG and its data as CSV.")
     ] = None,
+    figure: Annotated[
+        list[str] | None, typer.Option(help="With --figures: only this chart, e.g. retention; may be repeated.")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="With --figures: points, e.g. 240 for one of two columns; default: the page's.")
+    ] = None,
+    is_own: Annotated[
+        bool, typer.Option("--no-paper", help="With --figures: without the panels of the paper's own values.")
+    ] = False,
 ) -> None:
     """Writes the report: one HTML file with verdicts, linked charts, cost and methods.
 
@@ -106,7 +112,27 @@ def report(
     from indelible.workflow.reading import open_runs
     from indelible.workflow.reporting import write_report
 
-    print_report(write_report(open_runs(*places), output, figures), figures)
+    if figures is None and (figure or width is not None or is_own):
+        raise UserError("report: --figure, --width and --no-paper go with --figures DIR.")
+    written = write_report(open_runs(*places), output, figures, _style(figure, width, has_paper=not is_own))
+    print_report(written, figures)
+    print_next(written.steps)
+
+
+def _style(names: list[str] | None, width: int | None, *, has_paper: bool) -> "PaperStyle | None":
+    if not names and width is None and has_paper:
+        return None
+    from indelible.report.export import PaperStyle
+
+    return PaperStyle(tuple(names or ()), width, has_paper)
+
+
+def print_next(steps: "Sequence[NextStep]") -> None:
+    """Says what to run next and what it costs, below what was asked for."""
+    typer.echo()
+    for step in steps:
+        command = f"\n      {step.command}" if step.command else ""
+        typer.echo(f"{typer.style('Next', bold=True)}  {step.text}{command}")
 
 
 def bundle(
@@ -138,7 +164,7 @@ def print_report(written: "WrittenReport", figures: Path | None = None) -> None:
 
 
 def verdicts(
-    places: Annotated[list[Path] | None, typer.Argument(metavar="[DIR|TABLE]...", help=_TABLE)] = None,
+    places: Annotated[list[Path] | None, typer.Argument(metavar="[DIR|TABLE]...", help=TABLE_HELP)] = None,
     is_paper: Annotated[bool, typer.Option("--paper", help="Judge the paper's own values instead.")] = False,
     is_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every run id.")] = False,
     is_uncorrected: Annotated[
@@ -181,75 +207,6 @@ def print_verdicts(found: "list[Verdict]", inference: "Inference | None", *, is_
         typer.echo(verdicts_footnote(inference, is_corrected=is_corrected))
 
 
-def compare(
-    places: _Tables,
-    by: Annotated[
-        str | None, typer.Option(help="The setting whose values are compared, e.g. placement; a column's name.")
-    ] = None,
-    by_document: Annotated[
-        tuple[str, str] | None,
-        typer.Option(metavar="RUN_A RUN_B", help="Two checkpoints, paired by held-out document; ids or beginnings."),
-    ] = None,
-    corpus: Annotated[str | None, typer.Option(help="With --by-document: only this corpus; default: all.")] = None,
-    against: Annotated[str | None, typer.Option(help="The value to compare with; default: the first.")] = None,
-    within: Annotated[list[str] | None, typer.Option(help="Compare for each value of this setting by itself.")] = None,
-    conditions: Annotated[
-        list[str] | None,
-        typer.Option("--where", metavar="SETTING=VALUE", help="Only such chains; of one setting several: any of them."),
-    ] = None,
-    arm: ArmOption = None,
-    is_gain: Annotated[
-        bool, typer.Option("--gain", help="Compare what exposure changes (against lambda 0) instead of the losses.")
-    ] = False,
-    is_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every run id.")] = False,
-) -> None:
-    """What a setting does to the losses, paired over seeds, or what differs between two checkpoints, by document.
-
-    --by compares the values of a setting with each other at equal other settings. --by-document compares RUN_B with
-    RUN_A on each held-out document.
-    """
-    if (by is None) == (by_document is None):
-        raise UserError("compare: give either --by SETTING or --by-document RUN_A RUN_B, and not both.")
-    if by_document is not None:
-        if against or within or conditions or arm or is_gain:
-            raise UserError(
-                "compare --by-document: two checkpoints are named already; "
-                "--against, --within, --where, --arm and --gain go with --by."
-            )
-        _compare_documents(places, by_document, corpus, is_json=is_json)
-        return
-    if corpus is not None:
-        raise UserError(f"compare --corpus {corpus}: goes with --by-document; --by shows all losses.")
-    assert by is not None
-    from indelible.claims.wording import compare_footnote
-    from indelible.cli.findings_text import contrast_lines
-    from indelible.study.selection import OTHER_NAMES
-    from indelible.workflow.reading import open_runs
-
-    runs = open_runs(*places)
-    found = runs.compare(by, against, within=within or [], where=conditions or [], arms=arm or [], gain=is_gain)
-    if is_json:
-        typer.echo(json.dumps([asdict(one) for one in found], indent=1, allow_nan=False))
-        return
-    shown = OTHER_NAMES.get(by, by)
-    for one in found:
-        for line in contrast_lines(one, shown, "change of " if is_gain else ""):
-            typer.echo(line)
-    typer.echo(compare_footnote(runs.inference, list(dict.fromkeys(loss for one in found for loss in one.losses))))
-
-
-def _compare_documents(places: Sequence[Path], runs: tuple[str, str], corpus: str | None, *, is_json: bool) -> None:
-    from indelible.claims.wording import documents_footnote
-    from indelible.cli.findings_text import document_lines
-    from indelible.workflow.reading import open_runs
-
-    opened = open_runs(*places)
-    found = opened.compare_documents(*runs, corpus)
-    if is_json:
-        typer.echo(json.dumps([asdict(one) for one in found], indent=1, allow_nan=False))
-        return
-    typer.echo(typer.style(f"{found[0].run_b} against {found[0].run_a}", bold=True))
-    for one in found:
-        for line in document_lines(one.corpus, one.found):
-            typer.echo(line)
-    typer.echo(documents_footnote(opened.inference))
+def _flat(verdict: "Verdict") -> dict[str, object]:
+    found = asdict(verdict.finding)
+    return {"claim": verdict.claim, "source": verdict.source, "text": verdict.text, **found}

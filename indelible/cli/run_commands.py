@@ -110,7 +110,7 @@ def _run(
 ) -> int:
     """Runs a study before the user's eyes; returns the exit code."""
     from indelible.cli.token_bars import token_bars
-    from indelible.console.packing_view import print_packing
+    from indelible.console.packing_view import print_notes, print_packing
     from indelible.scheduling.failures import MAX_ATTEMPTS
     from indelible.scheduling.launcher import check_launch
     from indelible.scheduling.lease import LEASE_SECONDS
@@ -125,6 +125,7 @@ def _run(
     with token_bars(screen) as report:
         prepare_run(study, out, workers, force=force, report=report)
     print_packing(out, screen)
+    print_notes(out, screen)
     if not is_launched:
         print(f"{out}: prepared; `indelible work {out}` trains it, here and wherever this folder is mounted.")
         return 0

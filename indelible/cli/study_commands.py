@@ -31,9 +31,11 @@ def ledger(
     with token_bars(console(quiet=as_json)) as report:  # a machine wants nothing but its JSON on standard output
         found = audit_ledgers(load_study(study, overrides), out, arm or [], parquet, report=report)
     if as_json:
-        print(json.dumps({**found.audit.as_json(), "parquet": str(found.folder)}, indent=1))
+        print(json.dumps({**found.audit.as_json(), "notes": found.notes, "parquet": str(found.folder)}, indent=1))
     else:
         print_audit(found.audit, screen)
+        for note in found.notes:
+            screen.print(f"Note: {note}", highlight=False, soft_wrap=True)
         print(f"raw ledgers, one Parquet file a stage run: {found.folder}")
     if not found.audit.holds:
         raise typer.Exit(1)

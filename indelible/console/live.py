@@ -98,6 +98,9 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
         console.print(text, style="bold", markup=False, highlight=False)
 
 
+_ALIKE = 1.1  # a bound so near to the estimate says all
+
+
 def duration(seconds: float | None) -> str:
     """Seconds for people: ``42 s``, ``3 min 05 s``, ``2 h 10 min``; ``?`` when not known."""
     if seconds is None:
@@ -111,9 +114,16 @@ def duration(seconds: float | None) -> str:
 
 
 def time_left(snapshot: Snapshot) -> str:
-    """``at most 5 min 10 s left``: a bound, since early stopping may end runs before."""
-    seconds = snapshot.seconds_left()
-    return "time left not known yet" if seconds is None else f"at most {duration(seconds)} left"
+    """``about 5 min 10 s left, at most 9 min 02 s``: as early stopping did so far, and if it ends no run any more.
+
+    The bound alone where no run has been ended before its steps, or where that made no difference to speak of.
+    """
+    likely, most = snapshot.seconds_left(), snapshot.seconds_at_most()
+    if likely is None or most is None:
+        return "time left not known yet"
+    if most <= _ALIKE * likely:
+        return f"at most {duration(most)} left"
+    return f"about {duration(likely)} left, at most {duration(most)}"
 
 
 def _counts_line(counts: Counter[str]) -> Text:

@@ -1,10 +1,10 @@
-"""The rows of corpora whose documents stay whole, one line a side: what was left out or cut, and what is trained on."""
+"""What is to be said before a study runs: rows of corpora whose documents stay whole, and proportions that are off."""
 
 from pathlib import Path
 
 from rich.console import Console
 
-from indelible.records import PackedRows, PackedSide
+from indelible.records import PackedRows, PackedSide, Plan
 
 
 def print_packing(out: Path, console: Console) -> None:
@@ -12,6 +12,13 @@ def print_packing(out: Path, console: Console) -> None:
     record = PackedRows.read(out / "packing.json")
     for side in record.sides if record is not None else ():
         console.print(packing_line(side), highlight=False, soft_wrap=True)
+
+
+def print_notes(out: Path, console: Console) -> None:
+    """Prints what the plan of a study folder notes: what is out of proportion, and what to do."""
+    plan = Plan.read(out / "plan.json")
+    for note in plan.notes if plan is not None else ():
+        console.print(f"Note: {note}", highlight=False, soft_wrap=True)
 
 
 def packing_line(side: PackedSide) -> str:

@@ -39,6 +39,7 @@ STEP_FLOPS = {"cpu": 1e11, "cuda": 1e13}  # of one step at most: a large scale's
 _MAX_STEPS = 1_000_000  # more than any machine makes in the time
 _MAX_WINDOWS = 1 << 24
 _LOOK_SECONDS = 0.05
+WARM_SECONDS = 900.0  # what a worker may take until it is warm; a model that takes longer is too large for the machine
 
 
 class _Enough(Exception):
@@ -164,8 +165,10 @@ def _run_workers(folder: Path, workers: int, threads: int, device: str) -> list[
                         stderr=subprocess.STDOUT,
                     )
                 )
+        begin = time.monotonic()
         while None in (codes := [process.poll() for process in processes]) or any(codes):
             _check(folder, codes)
+            _check_warm(folder, workers, time.monotonic() - begin)
             time.sleep(_LOOK_SECONDS)
     finally:
         for process in processes:
@@ -180,6 +183,15 @@ def _check(folder: Path, codes: list[int | None]) -> None:
             lines = (folder / f"{number}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
             why = lines[-1].removeprefix("indelible.errors.UserError: ") if lines else "killed; is there memory enough?"
             raise UserError(f"bench: worker {number} of {len(codes)} ended with code {code}: {why}")
+
+
+def _check_warm(folder: Path, workers: int, seconds: float) -> None:
+    """Refuses to wait for ever: a model that compiles and steps so slowly says nothing in a few seconds of counting."""
+    if seconds > WARM_SECONDS and not all((folder / f"{number}.warm").exists() for number in range(workers)):
+        raise UserError(
+            f"bench: not warm after {WARM_SECONDS:g} s (the model is built and compiled, and {WARM_STEPS} steps are "
+            "made, before tokens are counted); try --set execution.compile=off, fewer --workers, or a smaller --scale."
+        )
 
 
 class _Counter:

@@ -71,6 +71,9 @@ class PlannedChain(BaseModel):
                 raise ValueError(f"{name}: {view} is a loss of {checkpoint!r}, which is no checkpoint of the chain")
 
 
+NOTES = "notes"  # key of a plan's summary: what in the study is out of proportion, in words
+
+
 class Plan(Record):
     """plan.json: the resolved graph of a study."""
 
@@ -92,6 +95,12 @@ class Plan(Record):
     tasks: tuple[TaskEvaluation, ...] = ()  # that checkpoints are evaluated on too, their `checkpoint` empty
     task_evaluations: dict[str, dict[str, int]] = Field(default_factory=dict)  # checkpoint id: evaluation id: its task
     chains: tuple[PlannedChain, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What in the study is out of proportion, each with what to do; none of plans written before it was noted."""
+        found = self.summary.get(NOTES, ())
+        return tuple(map(str, found)) if isinstance(found, list | tuple) else ()
 
     @model_validator(mode="after")
     def _ids_are_sound(self) -> Self:

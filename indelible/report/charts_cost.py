@@ -31,7 +31,7 @@ def cost_figure(cost: Cost) -> Figure | None:
     )  # fmt: skip
     return Figure(
         name="cost",
-        title="Cost by stage",
+        title="Which stage took the work?",
         caption="Tokens trained, and what the same chains would have cost if each had trained all its stages itself.",
         chart=chart,
         data={"cost": pl.DataFrame(rows)},

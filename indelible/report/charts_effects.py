@@ -55,7 +55,7 @@ def effects_figure(verdicts: Sequence[Verdict], scale: str) -> Figure | None:
     layers = [band, zero, line, dot] if (frame["n"] >= MIN_SEEDS_FOR_BARS).any() else [zero, dot]
     return Figure(
         name="effects",
-        title="Effects and what can be seen",
+        title="Which effects stand out from the noise?",
         caption=(
             "One row a finding: the mean difference over seeds and the paired t interval that decides it, all "
             "corrections included. In grey the true effects that this design finds with a power below 0.8 (of what "

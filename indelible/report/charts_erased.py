@@ -67,7 +67,7 @@ def erased_figure(table: pl.DataFrame) -> Figure | None:
     has_bars = bool((frame["n"] >= MIN_SEEDS_FOR_BARS).any())
     return Figure(
         name="erased",
-        title=f"What {'each ' + word(axis) if axis else 'the later stages'} erased and gained",
+        title=f"What did {'each ' + word(axis) if axis else 'the later stages'} erase and gain?",
         caption=(
             f"{_range_text(frame, axis)} Left: L_ret - L_im, what was forgotten of D_post; above 0, the later "
             f"stages erased. Right: {second}. "

@@ -62,7 +62,7 @@ def lambda_figure(table: pl.DataFrame) -> Figure | None:
     bars = "Ticks: single seeds." + (" Bars: 95 % Student t interval of the mean over seeds." if has_bars else "")
     return Figure(
         name="lambda",
-        title="The losses themselves against λ",
+        title="What are the losses themselves at each λ?",
         caption=(
             "Held-out loss on D_post against λ, one line for each |D_post|; lines join means over "
             f"{plural(seeds, 'seed')}. "

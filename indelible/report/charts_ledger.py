@@ -47,7 +47,7 @@ def ledger_figure(table: pl.DataFrame, run: StudyRun) -> Figure | None:
     is_papers = stages == ["pretrain"]
     return Figure(
         name="ledger",
-        title="When in pretraining D_post was seen" if is_papers else "When mixed-in text was seen",
+        title="When in pretraining was D_post seen?" if is_papers else "When was mixed-in text seen?",
         caption=(
             f"One row an arm (first seed): how much of each fiftieth {where} came from "
             + ("D_post." if is_papers else "another corpus than the stage's own.")

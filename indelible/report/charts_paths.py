@@ -34,7 +34,7 @@ def paths_figure(table: pl.DataFrame, run: StudyRun) -> Figure | None:
     left_out = table.height - len({row["chain"] for row in rows})
     return Figure(
         name="paths",
-        title="The way of a stage: what it gains, and what that costs",
+        title="What does a stage gain on its way, and what does that cost?",
         caption=(
             "One line a stage run, from its first step (small dot) to its last (large dot): the loss on the corpus "
             "that it trains on, to the left as it learns, against the loss on what is to be kept, upwards as it "

@@ -16,6 +16,7 @@ from indelible.statistics.compare import compare_at_equal_settings
 
 LOSSES = ("L_im", "L_ret")
 MAX_RATES = 8  # stage-3 learning rates that get a choice of their own in the menu
+BESIDE = 0.012  # of the axis: how far L_im stands to the left of L_ret where both have bars
 MAX_SLICES = 16  # choices in the menu; single learning rates go first when there are more
 
 
@@ -54,7 +55,7 @@ def retention_figure(table: pl.DataFrame) -> Figure | None:
     select = alt.param(name="slice", value=names[0], **menu)
     return Figure(
         name="retention",
-        title="What exposure changes at hand-over, and after the next fine-tune",
+        title="What does exposure change at hand-over, and after the next fine-tune?",
         caption=(
             "Held-out loss on D_post minus that at λ 0 with the same seed and settings, so that what a seed does to "
             "every arm cancels; mean over seeds. Below zero: exposure helps. Solid, filled: L_ret. Dashed, hollow: "
@@ -162,6 +163,8 @@ def _view(data: str, keep: str, title: str, rows: pl.DataFrame, *, has_bars: boo
     for loss in LOSSES:
         is_main = loss == "L_ret"
         part = base.transform_filter(f"datum.loss == '{loss}'")
+        if not is_main and has_bars:  # beside the bars of L_ret, not behind them
+            part = part.transform_calculate(x=f"datum.x - {BESIDE * max(rows['exposure_fraction'].to_list()):g}")
         look: dict[str, Any] = {"strokeWidth": 2.2} if is_main else {"strokeWidth": 1.3, "strokeDash": [4, 3]}
         layers.append(part.mark_line(**look).encode(x=x, y=y, color=color))
         if has_bars:

@@ -38,7 +38,7 @@ def curves_figure(table: pl.DataFrame, run: StudyRun) -> Figure | None:
     left_out = table.height - len(options)
     return Figure(
         name="curves",
-        title="One chain from its first token to its last",
+        title="How does one chain learn and forget, from its first token to its last?",
         caption=(
             "Held-out losses (large dots: the results of the stages) and the training loss (thin "
             "line) of the chosen chain. What a later stage does to D_post is the rise of its line in that part."

@@ -32,7 +32,7 @@ def settings_figure(table: pl.DataFrame) -> Figure | None:
     chart = alt.concat(_share_view(), _value_view(), columns=2).add_params(select).resolve_scale(color="independent")
     return Figure(
         name="settings",
-        title="What moves the losses",
+        title="What moves the losses?",
         caption=(
             "Left: the part of a loss's variance over finished chains that one setting explains by itself (between "
             "its values; "

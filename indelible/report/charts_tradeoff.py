@@ -64,7 +64,7 @@ def tradeoff_figure(table: pl.DataFrame) -> Figure | None:
         chart = alt.concat(*views, columns=2).add_params(*params)
     return Figure(
         name="tradeoff",
-        title="What is kept against what is gained",
+        title="How much is kept for what is gained?",
         caption=(
             "One dot a chain; lower left is better in both views. Drag in one view to mark its chains in the other, "
             "point at a dot for settings and run ids, click the legend for single arms (shift-click: several), "
@@ -126,7 +126,7 @@ def _line(x: str, y: str, kind: str, names: tuple[Any, ...], points: Points) -> 
     series, exposure, variant, pipeline, tokens = names
     return [
         {"plane": f"{x}_{y}", "kind": kind, "series": series, "exposure": exposure, "variant": variant,
-         "pipeline": pipeline, "post_tokens": tokens, "order": order,
+         "pipeline": pipeline, "post_tokens": tokens, "order": order, "is_alone": len(points) == 1,
          "x": float(point[0]), "y": float(point[1])}
         for order, point in enumerate(points)
     ]  # fmt: skip
@@ -212,5 +212,13 @@ def _view(
                 detail="post_tokens:O",
                 opacity=alt.when(shown).then(alt.value(0.9)).otherwise(alt.value(0.07)))
     )  # fmt: skip
-    layers = [dots, line] if is_dense else [line, dots]  # in a crowd the lines would vanish below the dots
+    ring = (  # a line of one point would be drawn as nothing
+        alt.Chart(alt.NamedData("frontiers"))
+        .transform_filter(f"datum.plane == '{x}_{y}' && datum.kind == frontier && datum.is_alone && {keep}")
+        .mark_text(text="○", fontSize=24, baseline="middle", aria=False)
+        .encode(x="x:Q", y="y:Q", color=channels["color"],
+                opacity=alt.when(shown).then(alt.value(0.9)).otherwise(alt.value(0.07)))
+    )  # fmt: skip
+    # In a crowd the lines would vanish below the dots.
+    layers = [dots, line, ring] if is_dense else [line, ring, dots]
     return alt.layer(*layers, width=430, height=380)

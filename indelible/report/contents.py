@@ -4,10 +4,13 @@ A new chart is a file beside this one and a line in `_figures`: its own ``place`
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import polars as pl
 
+from indelible.claims.by_exposure import exposure_blocks
 from indelible.claims.looks import looks_text, planned_levels, read_looks
 from indelible.claims.paper_claims import study_verdicts
 from indelible.claims.stage_seeds_text import stage_seeds_text
@@ -23,9 +26,11 @@ from indelible.report.charts_runs import curves_figure
 from indelible.report.charts_settings import settings_figure
 from indelible.report.charts_tradeoff import tradeoff_figure
 from indelible.report.cost_summary import Cost, study_cost, table_cost
+from indelible.report.exposure import ExposureView, exposure_view
 from indelible.report.figure import Figure
 from indelible.report.headline import Headline, first_sentence, headlines
 from indelible.report.methods import run_facts, settings_facts
+from indelible.report.next_steps import NextStep, next_steps, source_of
 from indelible.report.settled import settled_rows
 from indelible.report.summaries import ClaimRow, claim_rows, error_note, frontier_rows, noise_rows, verdict_counts
 from indelible.results.columns import STATUSES
@@ -50,6 +55,9 @@ class Contents:
     inference: Inference  # how it is judged
     first_sentence: str  # what is settled, and what it would cost to settle the rest
     headlines: list[Headline]
+    notes: tuple[str, ...]  # what in the study is out of proportion
+    steps: list[NextStep]  # what to run next, and what it costs
+    exposure: ExposureView | None  # how much to show, and whether it is worth it
     settled: list[dict[str, str]]  # of a small study: its effects, and beside them what settled ones look like
     looks: str  # whether the table was looked at by a plan, in one sentence
     verdicts: dict[str, int]  # number of findings by verdict
@@ -76,8 +84,13 @@ def report_contents(run: StudyRun) -> Contents:
     )
 
 
-def table_contents(results: pl.DataFrame) -> Contents:
-    """The same of a results table alone: without curves, ledgers, specifications and the environment."""
+def table_contents(results: pl.DataFrame, places: Sequence[Path] = ()) -> Contents:
+    """The same of a results table alone: without curves, ledgers, specifications and the environment.
+
+    Args:
+        results: the table.
+        places: where it was read, for the commands that the page names.
+    """
     return _contents(
         results,
         None,
@@ -85,17 +98,25 @@ def table_contents(results: pl.DataFrame) -> Contents:
         scale=_joined(results["scale"]),
         description="From a results table: losses, verdicts and frontiers; curves and ledgers are in the run folders.",
         cost=table_cost(results),
+        places=places,
     )
 
 
 def _contents(
-    plain: pl.DataFrame, run: StudyRun | None, *, name: str, scale: str, description: str, cost: Cost
+    plain: pl.DataFrame,
+    run: StudyRun | None,
+    *,
+    name: str,
+    scale: str,
+    description: str,
+    cost: Cost,
+    places: Sequence[Path] = (),
 ) -> Contents:
     table = _with_labels(plain)
     looks = [] if run is None else read_looks(run.root)
     inference = Inference() if run is None else Inference(**run.plan.inference.model_dump())
     verdicts = study_verdicts(plain, inference, planned=planned_levels(looks))
-    shown = headlines(verdicts)
+    shown, blocks = headlines(verdicts), exposure_blocks(plain, inference)
     counts = Counter(table["status"].to_list())
     num_seeds = table.filter(pl.col("status") == "done")["seed"].n_unique()
     methods = settings_facts(table) | ({} if run is None else run_facts(run))
@@ -110,6 +131,9 @@ def _contents(
         inference=inference,
         first_sentence=first_sentence(shown, plain),
         headlines=shown,
+        notes=() if run is None else run.plan.notes,
+        steps=next_steps(plain, verdicts, inference, source_of(plain, run, places, looks), blocks),
+        exposure=exposure_view(blocks),
         settled=settled_rows(verdicts, num_seeds),
         looks=looks_text(looks),
         verdicts=verdict_counts(verdicts),

@@ -16,6 +16,7 @@ from indelible.claims.wording import family_text, numbers_text
 from indelible.report.charts_tradeoff import chain_columns
 from indelible.report.contents import Contents
 from indelible.report.figure import theme
+from indelible.report.legend import legend_text
 from indelible.report.methods import statistics_text
 from indelible.report.seed_cost import hours_text
 from indelible.report.settled import shipped_reference
@@ -31,6 +32,7 @@ def report_html(contents: Contents) -> str:
     template = environment.from_string(_template("report.html"))
     return template.render(
         contents=contents,
+        legend=legend_text(has_exposure=contents.has_exposure),
         statistics=statistics_text(contents.inference),
         numbers=numbers_text,
         hours=lambda found: hours_text(found, contents.table),
@@ -53,8 +55,9 @@ def _payload(contents: Contents) -> dict[str, Any]:
     for figure in contents.figures.values():
         own = {name: frame for name, frame in figure.data.items() if name not in figure.shared}
         datasets.update({name: packed(frame) for name, frame in own.items()})
-        figures.append({"name": figure.name, "spec": figure.specification(), "datasets": list(own),
-                        "shared": list(figure.shared), "is_dense": figure.is_dense})  # fmt: skip
+        description = f"{figure.title} {figure.caption}"
+        figures.append({"name": figure.name, "description": description, "spec": figure.specification(),
+                        "datasets": list(own), "shared": list(figure.shared), "is_dense": figure.is_dense})  # fmt: skip
     return {
         "figures": figures,
         "datasets": datasets,

@@ -1,7 +1,8 @@
-"""One look at a study: what runs, what is done, and how long it will take at most."""
+"""One look at a study: what runs, what is done, and how long it will take, likely and at most."""
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,18 @@ class Snapshot:
         return all(state.status in (Status.DONE, Status.DIVERGED) for state in self.states.values())
 
     def seconds_left(self) -> float | None:
-        """Wall time from here, at most (early stopping may end runs before); None before there is a speed to tell by.
+        """Wall time from here as the runs so far make it likely; None before there is a speed to tell by.
 
-        The larger of the work shared evenly and the longest chain that is left.
+        Runs that early stopping ended count with all their work, so that what it saved is taken to be saved again. The
+        larger of the work shared evenly and the longest chain that is left.
         """
-        rates = self._rates()
+        return self._seconds_left(self._rates())
+
+    def seconds_at_most(self) -> float | None:
+        """The same if early stopping ends no run any more: a bound."""
+        return self._seconds_left(self._rates(is_bound=True))
+
+    def _seconds_left(self, rates: Mapping[str, float]) -> float | None:
         if not rates:
             return None
         overall = rates[""]
@@ -78,17 +86,19 @@ class Snapshot:
             return 0.0  # one that is run again for its curves keeps nobody waiting
         return ending.get(parent, 0.0)
 
-    def _rates(self) -> dict[str, float]:
+    def _rates(self, *, is_bound: bool = False) -> dict[str, float]:
         """Work per second of each stage, and of all together under "": of finished units, else of those under way.
 
-        By stage, because early stopping cuts the work of some stages and not of others.
+        By stage, because early stopping cuts the work of some stages and not of others. For a bound a finished unit
+        counts with the work that it did, without what early stopping saved.
         """
         finished: dict[str, list[tuple[float, float]]] = {}
         under_way: dict[str, list[tuple[float, float]]] = {}
         for state in self.states.values():
             seconds, stage, work = seconds_taken(state), state.unit.stage, state.unit.work
             if state.status is Status.DONE and seconds:
-                finished.setdefault(stage, []).append((work, seconds))
+                done = work * part_trained(state) if is_bound else work
+                finished.setdefault(stage, []).append((done, seconds))
             elif state.status is Status.RUNNING and state.lease is not None and state.lease.generation == 1:
                 done = work * fraction_done(state)  # of a later attempt it is not known how long the first took
                 if done and state.lease.beat.get("seconds"):
@@ -114,6 +124,7 @@ class Snapshot:
                 if state.status is Status.FAILED and state.failure is not None
             ],
             "seconds_left": self.seconds_left(),
+            "seconds_at_most": self.seconds_at_most(),
             "is_settled": self.is_settled,
         }
 
@@ -163,6 +174,12 @@ def fraction_done(state: UnitState) -> float:
     """How much of a running unit is done, 0 to 1."""
     shown = progress_of(state) if state.status is Status.RUNNING else {}
     return min(1.0, (shown.get("step") or 0) / (shown.get("total_steps") or 1))
+
+
+def part_trained(state: UnitState) -> float:
+    """How much of a finished unit's planned steps was made before early stopping ended it, above 0 to 1."""
+    result = state.result
+    return 1.0 if result is None or not 0 < result.steps < result.total_steps else result.steps / result.total_steps
 
 
 def seconds_taken(state: UnitState) -> float | None:

@@ -1,4 +1,4 @@
-"""Rows of a results table and stage runs of a plan, chosen by what people say of them."""
+"""Rows and runs as people name them: by settings, or by the beginning of an id."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class _Row:
 
 
 def chosen_rows(table: "pl.DataFrame", arms: Sequence[str]) -> "pl.DataFrame":
-    """The rows that all of ``--arm`` leave: numbers, names of arms or ``column=value``; all rows without any."""
+    """The rows of chains with these numbers, arm names or ``column=value``; all of them where none is named."""
     from indelible.study.selection import chosen_chains
 
     if not arms:

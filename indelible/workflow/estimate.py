@@ -16,7 +16,7 @@ from indelible.study.architecture import Architecture
 from indelible.study.execution import check_workers
 from indelible.study.load import Study
 from indelible.workflow.planning import Planned
-from indelible.workflow.proportions import proportions
+from indelible.workflow.proportions import heldout_notes, proportions
 from indelible.workflow.standing import Standing, names_in, standing_of
 
 CPU_FLOPS_PER_CORE = 5e10  # a cautious rate where no speed was measured
@@ -120,7 +120,11 @@ def estimate(
         rate_source=source,
         workers=num_workers,
         hours=_seconds(planned, standing, num_workers, rate) / 3600,
-        notes=(*proportions(study), *_unpriced(planned)),
+        notes=(
+            *proportions(study),
+            *(heldout_notes(planned.graph, out / "tokens") if out else ()),
+            *_unpriced(planned),
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from indelible.data.store_job import Progress as Report
 from indelible.study.load import Study
 from indelible.workflow.planning import plan_study
 from indelible.workflow.preparing import make_tokens
+from indelible.workflow.proportions import heldout_notes, proportions
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class LedgerAudit:
 
     audit: Audit
     folder: Path  # one Parquet file a stage run
+    notes: tuple[str, ...] = ()  # proportions that make the study say little, each with what to do
 
 
 def audit_ledgers(
@@ -45,4 +47,5 @@ def audit_ledgers(
     folder = out or default_cache_dir() / "ledger" / study.name
     ledgers = parquet or folder / "ledgers"
     make_tokens(planned, folder, report)
-    return LedgerAudit(audit_study(planned.graph, folder / "tokens", list(arms), ledgers), ledgers)
+    notes = (*proportions(study), *heldout_notes(planned.graph, folder / "tokens"))
+    return LedgerAudit(audit_study(planned.graph, folder / "tokens", list(arms), ledgers), ledgers, notes)

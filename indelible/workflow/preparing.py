@@ -10,7 +10,7 @@ from indelible.data.store_job import Progress as Report
 from indelible.errors import UserError
 from indelible.files import write_text
 from indelible.models.given import fetch_given
-from indelible.records import PackedRows, Plan, PlannedChain, PlannedRun, RunCost
+from indelible.records import NOTES, PackedRows, Plan, PlannedChain, PlannedRun, RunCost
 from indelible.scheduling.failures import is_disk_error
 from indelible.scheduling.folder import check_same_study
 from indelible.study.execution import ExecutionSpec
@@ -18,6 +18,7 @@ from indelible.study.identity import canonical
 from indelible.study.yaml_reader import write_yaml
 from indelible.workflow.given_checks import check_models
 from indelible.workflow.planning import Planned
+from indelible.workflow.proportions import heldout_notes, proportions
 from indelible.workflow.tasks import write_tasks
 from indelible.workflow.tokens import check_given, check_tokens
 
@@ -50,6 +51,8 @@ def write_plan(
         plan = plan_record(planned, execution)
         check_same_study(out, plan, force=force)
         make_tokens(planned, out, report)
+        noted = [*proportions(planned.study), *heldout_notes(planned.graph, out / "tokens")]
+        plan = plan.model_copy(update={"summary": {**plan.summary, NOTES: noted}})
         path = out / "plan.json"
         if Plan.read(path) != plan:
             write_text(out / "study.yaml", write_yaml(planned.study.raw))

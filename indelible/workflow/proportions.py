@@ -1,9 +1,15 @@
 """Proportions that make a study say little though it runs: each with what was found and what to do about it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from indelible.data.ledger import corpus_of
+from indelible.data.loader import split_heldout
+from indelible.data.row_reader import num_rows
+from indelible.data.store import TokenStore
 from indelible.study.arm import ArmSpec
+from indelible.study.graph import Graph
 from indelible.study.load import Study
 from indelible.study.training import StageSettings
 
@@ -15,6 +21,35 @@ FEW_WINDOWS = 16  # reported held-out windows
 def proportions(study: Study) -> list[str]:
     """What is out of proportion in some arm of a study, once each, in the order of the stages."""
     return list(dict.fromkeys(line for arm in study.arms for line in _of_arm(arm)))
+
+
+def heldout_notes(graph: Graph, tokens_dir: Path) -> list[str]:
+    """Held-out splits that hold far fewer windows than are asked for; only the tokens tell, so none before they exist.
+
+    Args:
+        graph: of the study.
+        tokens_dir: with its token stores; those that are not there yet are passed over.
+    """
+    return list(dict.fromkeys(_small_splits(graph, tokens_dir)))
+
+
+def _small_splits(graph: Graph, tokens_dir: Path) -> Iterator[str]:
+    for kind in graph.heldout:
+        if not (tokens_dir / kind.store / "manifest.json").is_file():
+            continue
+        available = num_rows(TokenStore.open(tokens_dir / kind.store), "heldout", kind.seq_len, kind.rules)
+        if available < 2:
+            continue  # refused where the study is run
+        corpus = corpus_of(kind.store)
+        split = split_heldout(
+            corpus, available, stop_windows=kind.stop_windows, windows=kind.windows, seq_len=kind.seq_len
+        )
+        if 2 * split.windows < kind.windows:
+            yield (
+                f"{corpus}: its held-out split has {split.windows:,} of the {kind.windows:,} windows asked to be "
+                f"reported ({split.windows * kind.seq_len:,} tokens), which leaves its losses uncertain; raise "
+                "data.split.heldout_fraction, or give it more text."
+            )
 
 
 def _of_arm(arm: ArmSpec) -> Iterable[str]:

@@ -1,16 +1,13 @@
 """Reads what a study has left in its folder: tables, verdicts, the report, checkpoints."""
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indelible.errors import UserError
-from indelible.records import Plan, run_dir
+from indelible.records import run_dir
 from indelible.workflow.choosing import chosen_rows, planned_id
-from indelible.workflow.unbundling import is_bundle, unpack
+from indelible.workflow.places import Places
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,8 +15,9 @@ if TYPE_CHECKING:
     from indelible.claims.looks import Look
     from indelible.claims.seed_plan import SeedPlan
     from indelible.claims.verdicts import Verdict
-    from indelible.results.run_folder import StudyRun
+    from indelible.report.next_steps import NextStep
     from indelible.scheduling.snapshot import Snapshot
+    from indelible.statistics.by_exposure import ExposureBlock
     from indelible.statistics.contrasts import Contrast
     from indelible.statistics.inference import Inference
     from indelible.workflow.by_document import CorpusComparison
@@ -44,52 +42,8 @@ def open_runs(*places: str | Path) -> "StudyRuns":
     return StudyRuns(*paths)
 
 
-class StudyRuns:
-    """A study run as its files are now: nothing is kept, so that every call sees what has been added.
-
-    Attributes:
-        places: folders of study runs, bundles, or tables.
-    """
-
-    def __init__(self, *places: Path) -> None:
-        self.places = places
-        self._read_from = tuple(self._unpacked(place) for place in dict.fromkeys(places))
-
-    def _unpacked(self, place: Path) -> Path:
-        """A place, or the folder that a bundle is unpacked to, which goes when these runs go."""
-        if not is_bundle(place):
-            return place
-        folder = Path(tempfile.mkdtemp(prefix="indelible-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        unpack(place, folder)
-        return folder
-
-    def __repr__(self) -> str:
-        return f"StudyRuns({', '.join(map(str, self.places))})"
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the study run; of a bundle, the one that it is unpacked to.
-
-        Raises:
-            UserError: these are tables, or several folders.
-        """
-        if not self.is_folder:
-            names = ", ".join(map(str, self.places))
-            raise UserError(
-                f"{names}: this needs the folder of one study run; tables, and several folders, have it not."
-            )
-        return self._read_from[0]
-
-    @property
-    def is_folder(self) -> bool:
-        """One folder or bundle: it has everything, tables and several places have only rows."""
-        return len(self._read_from) == 1 and not self._read_from[0].is_file()
-
-    @property
-    def plan(self) -> Plan:
-        """plan.json."""
-        return self.read().plan
+class StudyRuns(Places):
+    """What the runs of a study have left, read anew by every call."""
 
     def status(self) -> "Snapshot":
         """What every stage run is doing."""
@@ -101,7 +55,11 @@ class StudyRuns:
         """One row a chain: settings, seed, losses in nats per token, and what they cost (docs/run-folder.md)."""
         from indelible.results.join import read_tables
 
-        return read_tables(list(self._read_from))
+        return read_tables(list(self.read_from))
+
+    def rows(self, arms: Sequence[str] = ()) -> "pl.DataFrame":
+        """Those of `results` with these numbers, arm names or ``column=value``, the seed included; all must hold."""
+        return chosen_rows(self.results(), arms)
 
     def losses(self) -> "pl.DataFrame":
         """One row for each checkpoint of a chain and each corpus: its loss, how sure it is, and of how much text."""
@@ -167,10 +125,46 @@ class StudyRuns:
         """
         from indelible.statistics import contrasts
 
-        table = contrasts.where(chosen_rows(self.results(), arms), list(where))
+        table = contrasts.where(self.rows(arms), list(where))
         inference = self.inference
         rows = contrasts.gains(table, inference) if gain else table
         return contrasts.contrasts(rows, by, against, list(within), inference)
+
+    def by_exposure(
+        self, finetune_lr: float | None = None, *, where: Sequence[str] = (), arms: Sequence[str] = ()
+    ) -> "list[ExposureBlock]":
+        """How much of D_post to show, and whether it is worth it, for each treatment and stage-3 rate.
+
+        Args:
+            finetune_lr: only this peak learning rate of stage 3; None = each by itself.
+            where: as in `compare`.
+            arms: as in `compare`.
+
+        Raises:
+            UserError: no such rate, setting or value, or no chains with and without exposure.
+        """
+        from indelible.claims.by_exposure import exposure_blocks
+        from indelible.statistics import contrasts
+
+        table = contrasts.where(self.rows(arms), list(where))
+        found = exposure_blocks(table, self.inference, finetune_lr)
+        if not found:
+            raise UserError("--by-exposure: no finished chains at λ 0 and a larger λ with equal other settings.")
+        return found
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What in the study is out of proportion, as its plan notes; of tables nothing is known."""
+        return self.plan.notes if self.is_folder else ()
+
+    def next_steps(self) -> "list[NextStep]":
+        """What to run next and what it costs, the first thing first; of a settled study, that it is settled."""
+        from indelible.claims.by_exposure import exposure_blocks
+        from indelible.report.next_steps import next_steps, source_of
+
+        table, run, inference = self.results(), self.read() if self.is_folder else None, self.inference
+        source = source_of(table, run, self.places, self.looks())
+        return next_steps(table, self.verdicts(), inference, source, exposure_blocks(table, inference))
 
     def compare_documents(self, run_a: str, run_b: str, corpus: str | None = None) -> "list[CorpusComparison]":
         """Two checkpoints on the same held-out documents, B minus A, corpus by corpus, in nats per token.
@@ -278,19 +272,3 @@ class StudyRuns:
                 f"{found.name}: no checkpoint in {found}; it is not done, diverged, or its weights were removed."
             )
         return folder
-
-    def read(self) -> "StudyRun":
-        """Everything that the folder says, as the tables are made of it."""
-        from indelible.results.run_folder import read_study_run
-
-        return read_study_run(self.folder)
-
-
-def compare(
-    places: "str | Path | StudyRuns | Sequence[str | Path]", by: str, against: str | None = None, **how: Any
-) -> "list[Contrast]":
-    """What a setting does to the losses of one or several study runs; see `StudyRuns.compare`."""
-    if isinstance(places, StudyRuns):
-        return places.compare(by, against, **how)
-    several = [places] if isinstance(places, str | Path) else list(places)
-    return open_runs(*several).compare(by, against, **how)

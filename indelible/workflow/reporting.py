@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from indelible.errors import UserError
 
 if TYPE_CHECKING:
+    from indelible.report.export import PaperStyle
+    from indelible.report.next_steps import NextStep
     from indelible.workflow.reading import StudyRuns
 
 
@@ -17,9 +19,15 @@ class WrittenReport:
     path: Path  # the page
     figures: tuple[Path, ...] = ()  # files of the charts
     num_charts: int = 0
+    steps: "tuple[NextStep, ...]" = ()  # what to run next
 
 
-def write_report(runs: "StudyRuns", path: str | Path | None = None, figures: str | Path | None = None) -> WrittenReport:
+def write_report(
+    runs: "StudyRuns",
+    path: str | Path | None = None,
+    figures: str | Path | None = None,
+    style: "PaperStyle | None" = None,
+) -> WrittenReport:
     """Writes the report, and its charts as files where a folder for them is given; see `StudyRuns.report`.
 
     Raises:
@@ -34,14 +42,16 @@ def write_report(runs: "StudyRuns", path: str | Path | None = None, figures: str
     if target.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"report -o {target}: the report is HTML; end the file's name in .html.")
     refuse_input(target, runs.places)
-    contents = report_contents(runs.read()) if runs.is_folder else table_contents(runs.results())
+    contents = report_contents(runs.read()) if runs.is_folder else table_contents(runs.results(), runs.places)
     write_text(target, report_html(contents))
     if figures is None:
-        return WrittenReport(target)
-    from indelible.report.export import write_figures
+        return WrittenReport(target, steps=tuple(contents.steps))
+    from indelible.report.export import PaperStyle, write_figures
 
-    files = write_figures(list(contents.figures.values()), Path(figures))
-    return WrittenReport(target, tuple(files), len(contents.figures))
+    chosen = style or PaperStyle()
+    files = write_figures(list(contents.figures.values()), Path(figures), chosen)
+    count = len(set(chosen.names)) or len(contents.figures)
+    return WrittenReport(target, tuple(files), count, tuple(contents.steps))
 
 
 def _report_path(runs: "StudyRuns") -> Path:

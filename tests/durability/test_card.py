@@ -1,9 +1,11 @@
 """The card: what it concludes, and its three files, safe with any text."""
 
 import re
+from importlib import resources
 
 import pytest
 import yaml
+from accessible import contrast, faults, variables
 from fake_trials import battery_trials
 
 from indelible.durability.battery import Battery
@@ -117,6 +119,15 @@ def test_the_page_loads_nothing_and_draws_every_chart():
     assert page.count("<svg ") == 6
     assert "nan" not in " ".join(re.findall(r"<svg .*?</svg>", page)).lower()
     assert card_html(audit_of(seeds=(0,))).count("<svg ") == 5
+
+
+def test_the_page_can_be_used_without_a_mouse_and_read_without_colours():
+    page = card_html(audit_of(base=3.0, other=0.9))
+    assert faults(page) == []
+    style = resources.files("indelible.durability").joinpath("templates", "card.css").read_text(encoding="utf-8")
+    for mode, paper in (("light", "#ffffff"), ("dark", "#14171c")):
+        colors = variables(style, mode)
+        assert all(contrast(colors[f"c{number}"], paper) >= 3 for number in range(5)), mode
 
 
 NASTY = "</script><script>alert(1)</script> | `x` **b** {{ 7 * 7 }} \u2028 <img onerror=x>"

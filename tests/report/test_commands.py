@@ -6,10 +6,11 @@ import json
 import polars as pl
 import pytest
 import typer
+from fake_files import edit_json
 from fake_study import FakeStudy, write_fake_study
 from typer.testing import CliRunner
 
-from indelible.cli.results_commands import register
+from indelible.cli import compare_command, results_commands
 from indelible.errors import UserError
 from indelible.results.table import read_table
 
@@ -17,7 +18,8 @@ from indelible.results.table import read_table
 @pytest.fixture
 def app():
     application = typer.Typer()
-    register(application)
+    results_commands.register(application)
+    compare_command.register(application)
     return application
 
 
@@ -130,3 +132,54 @@ def test_verdicts_refuses_unclear_requests(app, arguments, message):
     error = call(app, "verdicts", *arguments).exception
     assert isinstance(error, UserError)
     assert message in str(error)
+
+
+def test_compare_by_exposure_says_what_to_show_and_what_it_costs(app, folder):
+    shown = call(app, "compare", folder, "--by-exposure", "--finetune-lr", "0.001").stdout
+    assert shown.count("stage-3 rate 0.001") == 2, "one for each size of D_post"
+    assert "may be best" in shown
+    assert "100,000" in shown
+    assert "Each block by itself, at one look." in shown
+    rows = json.loads(call(app, "compare", folder, "--by-exposure", "--json").stdout)
+    assert [row["rate"] for row in rows] == [1e-4, 3e-4, 1e-3] * 2
+    assert [one["fraction"] for one in rows[0]["rows"]] == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "give either --by SETTING, --by-exposure or --by-document"),
+        (["--by", "placement", "--by-exposure"], "only one of them"),
+        (["--by", "placement", "--finetune-lr", "1e-3"], "--finetune-lr: goes with --by-exposure"),
+        (["--by-exposure", "--finetune-lr", "5"], "--finetune-lr 5: no chain has this stage-3 rate"),
+        (["--by-exposure", "--gain"], "--against, --within and --gain go with --by"),
+        (["--by-exposure", "--where", "exposure_fraction=0"], "no finished chains at λ 0 and a larger λ"),
+    ],
+)
+def test_what_cannot_be_asked_by_exposure_is_refused(app, folder, options, said):
+    error = call(app, "compare", folder, *options).exception
+    assert isinstance(error, UserError)
+    assert said in str(error)
+
+
+def test_summary_and_report_end_with_what_to_run_next(app, folder, tmp_path):
+    for shown in (call(app, "results", folder, "--summary"), call(app, "report", folder, "-o", tmp_path / "p.html")):
+        assert shown.stdout.rpartition("\n\n")[2].startswith("Next  ")
+
+
+def test_options_of_figures_need_a_folder_for_them(app, folder):
+    for options in (["--width", "240"], ["--figure", "retention"], ["--no-paper"]):
+        error = call(app, "report", folder, *options).exception
+        assert "--figure, --width and --no-paper go with --figures DIR" in str(error)
+
+
+def test_a_rate_that_forgets_nothing_and_the_plans_notes_stand_below_a_comparison(app, tmp_path):
+    root = write_fake_study(tmp_path / "run", FakeStudy(seeds=(0, 1), post_tokens=(10_000,), finetune_lrs=(1e-5, 1e-3)))
+    edit_json(root / "plan.json", lambda plan: plan["summary"].update(notes=["posttrain: too few steps"]))
+    shown = call(app, "compare", root, "--by", "exposure_fraction").stdout
+    assert "Note: posttrain: too few steps" in shown
+    notes = [line for line in shown.splitlines() if "so no gain can show" in line]
+    assert len(notes) == 1
+    assert notes[0].startswith("Note: stage-3 rate 1e-05: Without exposure nothing is forgotten at this rate")
+    call(app, "report", root, "-o", tmp_path / "p.html")
+    assert "<li>posttrain: too few steps</li>" in (tmp_path / "p.html").read_text()

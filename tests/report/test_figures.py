@@ -1,15 +1,18 @@
 """The figures: what is drawn when, and the files for a paper."""
 
 import json
+import re
 
 import polars as pl
 import pytest
+from accessible import contrast, luminance
 from fake_files import edit_json, merge_studies
 from fake_study import FakeStudy, write_fake_study
 
+from indelible.errors import UserError
 from indelible.report.charts_tradeoff import ATTAINED
 from indelible.report.contents import Contents, report_contents
-from indelible.report.export import write_figures
+from indelible.report.export import PaperStyle, write_figures
 from indelible.report.figure import CATEGORY, INK, MUTED, ORDINAL, PAPER, VERDICT_COLORS, theme
 from indelible.results.run_folder import read_study_run
 
@@ -204,17 +207,6 @@ def test_frontier_measures_and_noise_by_arm(contents):
     assert all(float(row["L_ret sd"]) > 0 for row in contents.noise)
 
 
-def luminance(color):
-    parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one, other):
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_marks_and_text_stand_out_from_the_background(mode):
     for color in [*CATEGORY[mode], *ORDINAL[mode], *VERDICT_COLORS.values()]:
@@ -224,3 +216,39 @@ def test_marks_and_text_stand_out_from_the_background(mode):
     ramp = [luminance(color) for color in ORDINAL[mode]]
     assert ramp == sorted(ramp, reverse=True)
     assert theme(mode)["range"]["category"] == CATEGORY[mode]
+
+
+def test_a_column_of_a_paper_gets_a_chart_of_its_width_without_the_papers_panel(contents, tmp_path):
+    style = PaperStyle(names=("retention", "effects"), width=240, has_paper=False)
+    written = write_figures(list(contents.figures.values()), tmp_path, style)
+    assert {path.stem for path in written if path.suffix == ".svg"} == {"retention", "effects"}
+    for name in style.names:
+        svg = (tmp_path / f"{name}.svg").read_text()
+        assert float(re.search(r'<svg[^>]* width="([0-9.]+)"', svg)[1]) <= 260
+    assert "The paper" not in (tmp_path / "retention.svg").read_text()
+
+
+def test_a_chart_that_is_not_there_and_a_width_for_nothing_are_refused(contents, tmp_path):
+    figures = list(contents.figures.values())
+    with pytest.raises(UserError, match="--figure nowhere: no chart of this study; there are retention, "):
+        write_figures(figures, tmp_path, PaperStyle(names=("nowhere",)))
+    with pytest.raises(UserError, match="--width 20: expected 160 points or more"):
+        write_figures(figures, tmp_path, PaperStyle(width=20))
+
+
+def test_a_line_of_one_point_is_drawn_as_a_ring(contents):
+    lines = contents.figures["tradeoff"].data["frontiers"]
+    lone = lines.filter(pl.col("is_alone"))
+    groups = lines.group_by("plane", "kind", "series", "post_tokens", "pipeline").len().filter(pl.col("len") == 1)
+    assert lone.height == groups.height > 0
+    rings = [layer for view in contents.figures["tradeoff"].specification()["concat"] for layer in view["layer"]
+             if layer["mark"].get("text") == "○"]  # fmt: skip
+    assert len(rings) == 2
+
+
+def test_bars_of_both_losses_stand_side_by_side(contents):
+    layers = contents.figures["retention"].specification()["concat"][0]["layer"]
+    moved = [layer for layer in layers if any("calculate" in one for one in layer.get("transform", ()))]
+    assert {json.dumps(layer["transform"])[:60] for layer in moved}
+    assert all("L_im" in json.dumps(layer["transform"]) for layer in moved)
+    assert len(moved) == 3  # line, bars and dots

@@ -120,7 +120,7 @@ def test_a_given_checkpoint_has_a_page_with_what_each_rate_erased_and_gained(giv
     assert not contents.has_exposure
     assert "retention" not in contents.figures
     figure = contents.figures["erased"]
-    assert (figure.place, figure.title) == ("summary", "What each stage-3 LR erased and gained")
+    assert (figure.place, figure.title) == ("summary", "What did each stage-3 LR erase and gain?")
     start = losses_of(given.root, given.plan.chains[0].start)
     rows = figure.data["erased"].filter(text="0.001")
     chains = [chain for chain in given.plan.chains if chain.columns["finetune_lr"] == 1e-3]

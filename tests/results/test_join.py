@@ -10,7 +10,7 @@ from resolved_study import write_resolved_study
 from typer.testing import CliRunner
 
 from indelible.claims.paper_claims import study_verdicts
-from indelible.cli.results_commands import register
+from indelible.cli import compare_command, results_commands
 from indelible.errors import UserError
 from indelible.results.columns import setting_columns, stages_of
 from indelible.results.join import join_tables, read_tables
@@ -168,7 +168,8 @@ def test_a_study_may_take_a_paper_loss_elsewhere(whole):
 
 def run(*arguments):
     application = typer.Typer()
-    register(application)
+    results_commands.register(application)
+    compare_command.register(application)
     return CliRunner().invoke(application, [str(argument) for argument in arguments])
 
 

@@ -282,6 +282,21 @@ def test_time_left_is_told_before_the_first_run_is_done_and_by_stage(finished: P
     assert "time left not known yet" in _status(finished)
 
 
+def test_what_early_stopping_saved_makes_an_estimate_beside_the_bound(finished: Path) -> None:
+    (finished / "runs" / "finetune-c1" / "result.json").unlink()
+    for name in ("pretrain-a", "posttrain-b", "finetune-c2"):
+        _took(finished, name, 10.0)
+    path = finished / "runs" / "finetune-c2" / "result.json"
+    result = StageResult.read(path)
+    assert result is not None
+    result.model_copy(update={"steps": 25, "total_steps": 100}).write(path)
+    snapshot = snapshot_of(finished)
+    assert snapshot.seconds_left() == pytest.approx(10.0)  # as long as its like took
+    assert snapshot.seconds_at_most() == pytest.approx(40.0)  # with all of its steps
+    assert live.time_left(snapshot) == "about 10 s left, at most 40 s"
+    assert snapshot.as_json()["seconds_at_most"] == pytest.approx(40.0)
+
+
 def test_a_worker_that_is_silent_is_shown_as_such(finished: Path) -> None:
     run_dir = finished / "runs" / "finetune-c1"
     (run_dir / "result.json").unlink()

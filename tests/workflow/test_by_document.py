@@ -10,7 +10,7 @@ from fake_study import FakeStudy, write_fake_study
 from typer.testing import CliRunner
 
 import indelible
-from indelible.cli.results_commands import register
+from indelible.cli.compare_command import register
 from indelible.errors import UserError
 from indelible.records import Plan
 
@@ -132,8 +132,8 @@ def test_what_is_not_evaluated_or_not_finite_is_refused(study):
 def test_unclear_requests_are_refused(study):
     root, first, second = study
     pair = ("--by-document", first, second)
-    assert "either --by SETTING or --by-document" in refusal(root)
-    assert "either --by SETTING or --by-document" in refusal(root, *pair, "--by", "dropout")
+    assert "either --by SETTING, --by-exposure or --by-document" in refusal(root)
+    assert "either --by SETTING, --by-exposure or --by-document" in refusal(root, *pair, "--by", "dropout")
     assert "go with --by" in refusal(root, *pair, "--gain")
     assert "goes with --by-document" in refusal(root, "--by", "exposure_fraction", "--corpus", "music")
     assert "name two checkpoints" in refusal(root, "--by-document", first, first)

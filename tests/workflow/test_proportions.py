@@ -1,11 +1,15 @@
 """Proportions that make a study say little are named before it runs; sound ones are silent."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from token_folder import markov_tokens, write_store
 
 from indelible.study.load import load_study
-from indelible.workflow.proportions import proportions
+from indelible.study.stage_spec import EvaluationSpec
+from indelible.workflow.proportions import heldout_notes, proportions
 
 
 def notes(*overrides: str) -> list[str]:
@@ -41,3 +45,25 @@ def test_a_pair_counts_as_two_rows() -> None:
     study = load_study("preferences", ["arms.preference.stages.between.tokens=1024"])  # 4 pairs, of 16 a step
     assert any("between: one step of 16 pairs (4,096 tokens) is 4.0 passes" in line for line in proportions(study))
     assert proportions(load_study("preferences")) == []
+
+
+@pytest.mark.parametrize(("asked", "is_noted"), [(2_048, True), (12, True), (6, False), (4, False)])
+def test_a_held_out_split_that_is_far_too_small_is_named_with_the_fix(
+    tmp_path: Path, asked: int, is_noted: bool
+) -> None:
+    train, heldout = (markov_tokens(count, 256, 0) for count in (1_000, 8 * 32 + 1))
+    store = write_store(tmp_path, "notes", train, heldout, 256)
+    kinds = [EvaluationSpec(checkpoint="", store=store, stop_windows=4, windows=asked, seq_len=32, loss_on="all")] * 2
+    found = heldout_notes(SimpleNamespace(heldout=kinds), tmp_path)  # type: ignore[arg-type]
+    text = (
+        f"notes: its held-out split has 4 of the {asked:,} windows asked to be reported (128 tokens), which leaves its "
+        "losses uncertain; raise data.split.heldout_fraction, or give it more text."
+    )
+    assert found == ([text] if is_noted else [])
+
+
+def test_before_the_tokens_are_there_nothing_is_said_of_them(tmp_path: Path) -> None:
+    kind = EvaluationSpec(
+        checkpoint="", store="notes-000000000000", stop_windows=4, windows=9, seq_len=32, loss_on="all"
+    )
+    assert heldout_notes(SimpleNamespace(heldout=[kind]), tmp_path) == []  # type: ignore[arg-type]

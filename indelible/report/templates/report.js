@@ -62,6 +62,7 @@
     const element = document.getElementById("chart-" + figure.name);
     if (!element) return;
     const spec = fitted(figure.spec, element.clientWidth);
+    spec.description = figure.description;
     spec.datasets = {};
     for (const name of figure.datasets) spec.datasets[name] = rows[name];
     for (const name of figure.shared) spec.datasets[name] = rows.chains;
@@ -73,6 +74,10 @@
       mode: "vega-lite", actions: false, renderer: figure.is_dense ? "canvas" : "svg", config,
     });
     views[figure.name] = result.view;
+    for (const mark of element.querySelectorAll("svg [role=graphics-symbol]:not([aria-label])")) {
+      mark.removeAttribute("role"); // a zero line or the ground of a brush says nothing to be read out
+      mark.setAttribute("aria-hidden", "true");
+    }
   }
 
   async function drawAll() {
@@ -95,6 +100,28 @@
     timer = setTimeout(drawAll, 200);
   });
 
+  // ---- by exposure: one panel is shown, of the chosen settings and stage-3 rate
+  const panels = [...document.querySelectorAll(".exposure")];
+  function chooseExposure() {
+    const scope = document.getElementById("exposure-scope"), rate = document.getElementById("exposure-rate");
+    const own = panels.filter((one) => one.dataset.scope === scope.value).map((one) => one.dataset.rate);
+    for (const option of rate.options) option.disabled = !own.includes(option.value);
+    if (!own.includes(rate.value)) rate.value = own[0];
+    for (const one of panels) {
+      one.hidden = one.dataset.scope !== scope.value || one.dataset.rate !== rate.value;
+    }
+  }
+  if (panels.length > 1) {
+    const [scope, rate] = ["exposure-scope", "exposure-rate"].map((id) => document.getElementById(id));
+    rate.value = rate.dataset.first;
+    for (const one of [scope, rate]) {
+      one.parentElement.hidden = one.options.length < 2;
+      one.addEventListener("change", chooseExposure);
+    }
+    document.getElementById("exposure-choices").hidden = false;
+    chooseExposure();
+  }
+
   // ---- table
   const SHOWN = payload.columns;
   const STEP = 25;
@@ -111,10 +138,17 @@
     const headRow = head.insertRow();
     for (const name of SHOWN) {
       const cell = document.createElement("th");
-      cell.textContent = name + (sortBy && sortBy.name === name ? (sortBy.sign > 0 ? " ↑" : " ↓") : "");
-      cell.addEventListener("click", () => {
-        sortBy = { name, sign: sortBy && sortBy.name === name ? -sortBy.sign : 1 };
+      const isSorted = sortBy && sortBy.name === name;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = name + (isSorted ? (sortBy.sign > 0 ? " ↑" : " ↓") : "");
+      cell.scope = "col";
+      cell.ariaSort = isSorted ? (sortBy.sign > 0 ? "ascending" : "descending") : "none";
+      cell.append(button);
+      cell.addEventListener("click", () => { // of the button, too
+        sortBy = { name, sign: isSorted ? -sortBy.sign : 1 };
         drawTable();
+        table.tHead.rows[0].cells[SHOWN.indexOf(name)].firstChild.focus({ preventScroll: true });
       });
       headRow.append(cell);
     }
