@@ -25,7 +25,12 @@ from indelible.statistics.sequential import FUTILE, LOOKS
 
 FEWEST_SEEDS = 3  # from here on an interval says something: with two, t(0.975; 1) = 12.7
 RATE_STEP = 3  # a further stage-3 rate is so many times the highest
-_QUESTIONS = {AFTER_FINE_TUNE: "whether exposure lowers L_ret", AT_HAND_OVER: "whether L_im stays as it is"}
+_QUESTIONS = {  # in the order in which they are asked
+    AFTER_FINE_TUNE: "whether exposure lowers L_ret",
+    AT_HAND_OVER: "whether L_im stays as it is",
+    "frontier-retained": "whether exposure lowers L_ret at equal L_ft",
+    "frontier-general": "whether exposure lowers L_pre at equal L_ret",
+}
 
 
 @dataclass(frozen=True)
@@ -119,14 +124,26 @@ def _nothing_forgotten(table: pl.DataFrame, blocks: Sequence[ExposureBlock], sou
 
 
 def _open_claims(verdicts: Sequence[Verdict], inference: Inference, source: Source) -> Iterator[NextStep]:
-    """The first main claim that is open in some scope: the seeds that would settle it where they are fewest."""
+    """The first claim that seeds would settle, where they are fewest; before it, one that is out of reach, is told."""
     given_up = {(one.claim, one.scope) for one in source.looks if one.decision == FUTILE}
     for claim, question in _QUESTIONS.items():
         found = [one.finding for one in verdicts if one.claim == claim and (claim, one.finding.scope) not in given_up]
         found = [one for one in found if one.verdict == INCONCLUSIVE and one.effect is not None]
         if found:
             yield _more_seeds(found, claim, question, inference, source)
-            return
+            if _is_in_reach(min(found, key=_seeds_low), source):
+                return
+
+
+def _is_in_reach(easiest: Finding, source: Source) -> bool:
+    """Whether so many seeds as it may take are ever worth planning; of very few seeds that is not known yet."""
+    if easiest.num_seeds < FEWEST_SEEDS or easiest.new_seeds is None:
+        return True
+    return _num_seeds(source) + _seeds_low(easiest) <= LOOKS[-1]
+
+
+def _num_seeds(source: Source) -> int:
+    return source.priced.filter(pl.col("status") == "done")["seed"].n_unique()
 
 
 def _more_seeds(found: Sequence[Finding], claim: str, question: str, inference: Inference, source: Source) -> NextStep:
@@ -135,15 +152,14 @@ def _more_seeds(found: Sequence[Finding], claim: str, question: str, inference: 
     head = f"Open: {question}{where}."
     if any(name.endswith("_seed") for name in setting_columns(source.priced)) and claim == AFTER_FINE_TUNE:
         return _nested_seeds(head, easiest, inference, source)
-    num_seeds = source.priced.filter(pl.col("status") == "done")["seed"].n_unique()
     if easiest.num_seeds < FEWEST_SEEDS:
-        count = FEWEST_SEEDS - num_seeds
+        count = FEWEST_SEEDS - _num_seeds(source)
         if count > 0:
             return _block(head, count, f"fewer than {FEWEST_SEEDS} say next to nothing of the noise", claim, source)
     needed = easiest.new_seeds
     if needed is None:
         return NextStep(f"{head} All seeds have the same difference, so nothing says how many would settle it.")
-    if needed.low is None or num_seeds + needed.low > LOOKS[-1]:
+    if needed.low is None or not _is_in_reach(easiest, source):
         return NextStep(
             f"{head} It would take {needed.text}: the effect found is small against the noise. Leave it, or ask it "
             "where more is forgotten (a higher stage-3 rate)."

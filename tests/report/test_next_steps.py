@@ -1,6 +1,7 @@
 """What to run next: from the study's own state, with its price, as a command that can be copied."""
 
 import shlex
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -14,6 +15,7 @@ from indelible.results.table import results_table
 from indelible.statistics.inference import Inference
 from indelible.workflow.reading import open_runs
 
+REFERENCE = Path(__file__).parents[2] / "reference"
 ONE = {"post_tokens": (100_000,), "finetune_lrs": (1e-3,)}
 
 
@@ -44,7 +46,7 @@ def test_more_seeds_than_a_study_can_buy_are_not_advised(tmp_path):
     table = results_table(read_study_run(write_fake_study(tmp_path, FakeStudy(seeds=range(6), **ONE))))
     noise = 0.5 * (-1) ** pl.col("seed") - 0.001
     flat = table.with_columns(L_ret=pl.col("L_im") + 1 + noise * pl.col("exposure_fraction"))
-    (step,) = steps_of(flat)
+    step, *_ = steps_of(flat)
     assert "the effect found is small against the noise. Leave it" in step.text
     assert step.command == ""
 
@@ -96,3 +98,10 @@ def test_seeds_of_single_stages_are_planned_by_the_command_that_can(tmp_path):
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 def test_every_study_has_a_next_step(tmp_path, seeds):
     assert open_runs(write_fake_study(tmp_path, FakeStudy(seeds=seeds, fractions=(0.5,), **ONE))).next_steps()
+
+
+def test_behind_a_claim_out_of_reach_comes_one_that_seeds_would_settle():
+    out_of_reach, in_reach = open_runs(REFERENCE / "central.parquet").next_steps()
+    assert out_of_reach.text.startswith("Open: whether exposure lowers L_ret. It would take 38 to 587 new seeds")
+    assert in_reach.text.startswith("Open: whether exposure lowers L_ret at equal L_ft in")
+    assert "core-hours for all chains" in in_reach.text
