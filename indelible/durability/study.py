@@ -140,7 +140,7 @@ def study_of(request: AuditRequest, portion: Portion, config: Mapping[str, Any],
     inits = [init_of(one) for one in request.checkpoints]
     arms: dict[str, Any] = {}
     control = _relearning(request)
-    if portion.relearned:
+    if battery.relearning or battery.replay:  # in every portion, for a corpus that is only judged is another store
         arms[MODEL_CONTROL] = {"stages": {RELEARNING: {**control, "init": inits}}}
     if request.base is not None:
         arms[BASE_CONTROL] = {"stages": {RELEARNING: {**control, "init": init_of(request.base)}}}

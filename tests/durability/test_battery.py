@@ -21,10 +21,14 @@ def request_of(battery: Battery, models=("a",), later=("chemistry", "music"), **
     return make_request(models, "instruction", later, battery, **more)
 
 
-def graph_of(request: AuditRequest, number: int):
+def study_at(request: AuditRequest, number: int):
     raw = study_of(request, portions(request)[number], {"model_type": "llama"}, "pico")
     raw["tokenizer"] = {"kind": "bpe", "vocab_size": 512}
-    study = resolve_study(raw)
+    return resolve_study(raw)
+
+
+def graph_of(request: AuditRequest, number: int):
+    study = study_at(request, number)
     given = {arm.stages[arm.first].init for arm in study.arms}
     return build_graph(study, STORES, {one: StageInit(sha256=f"{one.checkpoint}0" * 6) for one in given})
 
@@ -70,11 +74,13 @@ def test_batteries_of_growing_budgets_are_nested_run_for_run(battery, models):
     assert any(one.is_padded for one in before.settings) == (battery.padding and bool(battery.replay))
 
 
-def test_controls_of_relearning_come_with_relearning():
-    request = request_of(read_battery("quick"))
-    for number, portion in enumerate(portions(request)):
-        arms = {chain.columns["arm"] for chain in graph_of(request, number).chains}
-        assert ("control-model" in arms) == bool(portion.relearned)
+def test_every_portion_trains_on_the_same_corpora():
+    """A corpus that is only judged is another store: runs of a smaller portion would be no part of a larger one."""
+    for fields in ({}, {"relearning": []}, {"replay": []}, {"relearning": [], "replay": []}):
+        battery = read_battery("quick", fields)
+        request = request_of(battery)
+        found = {frozenset(study_at(request, number).data.corpora) for number in range(len(portions(request)))}
+        assert len(found) == 1
 
 
 def test_every_portion_is_rectangular():
