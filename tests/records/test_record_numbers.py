@@ -15,7 +15,7 @@ from indelible.data.manifest_file import read_manifest
 from indelible.data.tokenizer import read_made
 from indelible.errors import UserError
 from indelible.measure.speed import read_speeds
-from indelible.records import Evaluation, Failure, PackedRows, Plan, StageResult, TaskExamples
+from indelible.records import Bundle, Evaluation, Failure, PackedRows, Plan, SentRun, StageResult, TaskExamples
 from indelible.results.run_folder import read_ledger
 from indelible.study.stage_spec import StageSpec
 
@@ -39,6 +39,9 @@ TASK_KIND = {"checkpoint": "", "task": "t", "content": "c" * 64, "own_name": Non
              "few_shot": 2, "limit": 8, "metric": None, "tokens": 64}  # fmt: skip
 FAILURE = {"format": 1, "id": "a", "kind": "error", "type": "E", "message": "m", "attempt": 2, "failures": 1,
            "is_final": True}  # fmt: skip
+BUNDLE = {"format": 1, "name": "s", "indelible": "0.2.0", "has_curves": True, "files": {"plan.json": "0" * 64},
+          "environments": [{"runs": 3, "versions": {"torch": "2"}}]}  # fmt: skip
+SENT = {"format": 1, "id": "a", "tracker": "wandb", "last_steps": {"train": 3}, "evaluations": ["m"]}
 FREE = re.compile(
     r"format|(.*/)?(spec|columns|environment|summary)/.*|(.*/)?margin|key_of_a_later_release/.*|0/(effect|low|high)"
 )  # what is not ours to bound: another reader's, a setting of any kind, a difference with a sign
@@ -74,6 +77,8 @@ def examples(study: Path) -> dict[str, tuple[Any, Callable[[Path], object], str]
         "failure": (FAILURE, Failure.read, "failure.json"),
         "packing": ({"format": 1, "sides": [SIDE]}, PackedRows.read, "packing.json"),
         "task": (TASK, TaskExamples.read, "task.json"),
+        "bundle": (BUNDLE, Bundle.read, "bundle.json"),
+        "sent": (SENT, SentRun.read, "sent.json"),
         "ledger": (ledger, lambda path: read_ledger(path.parents[2], "a"), "runs/a/ledger.json"),
         "looks": ([LOOK], lambda path: read_looks(path.parent), "looks.json"),
         "speeds": ({"format": 1, "speeds": [SPEED]}, lambda path: read_speeds(path.parent), "speeds.json"),
@@ -102,8 +107,8 @@ def put(value: Any, place: str, number: float) -> Any:
     return copy
 
 
-KINDS = ["plan", "result", "evaluation", "failure", "packing", "task", "ledger", "looks", "speeds", "manifest",
-         "tokenizer"]  # fmt: skip
+KINDS = ["plan", "result", "evaluation", "failure", "packing", "task", "bundle", "sent", "ledger", "looks", "speeds",
+         "manifest", "tokenizer"]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
