@@ -121,12 +121,13 @@ def test_whatever_a_command_writes_a_disk_that_refuses_is_one_message(monkeypatc
     assert "'/somewhere/report.html': nothing can be written there. Free some space" in capsys.readouterr().err
 
 
-def test_other_errors_of_ours_are_not_hidden(monkeypatch):
+@pytest.mark.parametrize("error", [KeyError("x"), FileNotFoundError("of no file"), OSError(errno.EBADF, "bad", "x")])
+def test_other_errors_of_ours_are_not_hidden(monkeypatch, error):
     def command() -> None:
-        raise FileNotFoundError(errno.ENOENT, "No such file", "x")
+        raise error
 
     monkeypatch.setattr(main, "build_app", lambda name: command)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(type(error)):
         main.main()
 
 
