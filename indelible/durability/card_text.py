@@ -89,7 +89,8 @@ def metadata(audit: Audit) -> dict[str, Any]:
         },
     }
     if audit.kept is not None:
-        found["durability"]["kept"] = audit.kept.model_dump(mode="json")
+        is_share = audit.kept.unit == "share"  # in nats it is what was lost: more is worse
+        found["durability"]["kept" if is_share else "lost"] = audit.kept.model_dump(mode="json")
     if audit.base is not None:
         found["durability"]["base"] = audit.base
     return found

@@ -149,17 +149,18 @@ def _warnings(
                 "from "
                 "there, and lose more. Add larger rates to the battery."
             )
+    whose = "of the model's " if request.against else ""  # the number of trials on the card is of both sides
     missed = [row for row in setting_rows if row.reached.get(f"{request.gain:g}", 0) < row.trials and not row.replay]
     if missed and customers:
         found.append(
             f"{sum(row.trials - row.reached[f'{request.gain:g}'] for row in missed)} of "
-            f"{sum(row.trials for row in setting_rows if not row.replay)} trials without replay never reach "
+            f"{sum(row.trials for row in setting_rows if not row.replay)} {whose}trials without replay never reach "
             f"{wording.PARTS[request.gain]} of the gain; the settings that some trial misses are left out of the "
             "customers."
         )
     if diverged := sum(row.diverged for row in setting_rows):
         found.append(
-            f"{diverged} trials diverged; each counts as the worst loss unless it had reached the gain before."
+            f"{diverged} {whose}trials diverged; each counts as the worst loss unless it had reached the gain before."
         )
     if request.against and not request.is_about_recipes:
         found.append(

@@ -154,6 +154,19 @@ def test_the_markdown_begins_with_metadata_that_yaml_reads():
     assert head["durability"]["model"] == ["a: b # c"]
 
 
+def test_what_was_lost_in_nats_is_never_called_kept():
+    """With a base the rest of the card is in shares; a bar in nats is about what was lost all the same."""
+    audit = audit_of(base=3.0)
+    in_nats = audit.model_copy(update={"kept": audit.kept.model_copy(update={"unit": "nats", "value": 0.2})})
+    page, text = card_html(in_nats), card_markdown(in_nats)
+    assert "<h2>Lost, and the bar</h2>" in page
+    assert 'class="key barkey"' not in page, "the curve beside it is in shares and has no bar"
+    head = yaml.safe_load(text.split("---\n")[1])["durability"]
+    assert head["lost"]["value"] == 0.2
+    assert "kept" not in head
+    assert "<h2>Kept, and the bar</h2>" in card_html(audit)
+
+
 def test_a_card_of_thousands_of_settings_stays_a_page():
     audit = audit_of()
     rows = tuple(audit.settings[0].model_copy(update={"name": f"setting {n}"}) for n in range(3_000))
