@@ -178,6 +178,9 @@ class Worker:
         if failures.is_disk_error(error):
             lease.release("stopped")  # not the unit's fault
             return EXIT_DISK
+        if self.stop.is_set():  # the signal ended what it had started as well, a compiler for example
+            lease.release("stopped")
+            return 0
         try:
             failures.record_error(lease, error, self._max_attempts)
         except LeaseLost as lost:

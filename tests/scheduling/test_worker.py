@@ -231,3 +231,18 @@ def test_a_controller_that_does_not_answer_is_one_message(tmp_path: Path, monkey
     with pytest.raises(UserError, match=r"`squeue` does not answer: .*Unable to contact slurm controller\. Jobs of an"):
         executor.start()
     assert executor.poll(1) is None  # a launcher that is watching waits for it to come back
+
+
+def test_an_error_of_a_run_that_was_asked_to_stop_is_no_failure(tmp_path: Path, fake: ModuleType) -> None:
+    out = _one(fake, tmp_path)
+
+    def killed_compiler(job: StageJob, *, progress: Callable[[Progress], None], guard: Callable[[], None]) -> None:
+        worker.stop.set()  # as the signal does, which also ends the compiler that this process waits for
+        raise RuntimeError("the compiler was ended by SIGTERM")
+
+    worker = Worker(out, "w", engine=Engine(killed_compiler, fake.run_evaluations))
+    assert worker.work() == 0
+    assert snapshot_of(out).counts["failed"] == 0
+    assert not list(out.rglob("failure.json"))
+    assert Worker(out, "w", engine=_engine(fake)).work() == 0
+    assert snapshot_of(out).counts["done"] == 1
