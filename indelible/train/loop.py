@@ -62,6 +62,8 @@ class Loop:
             if self._evaluates:
                 self._evaluate()
             self._watch()
+        if self.program.device.compile:
+            self._report("compiling")  # the first update does, where this process has no such program yet
         while self.state.step < self.total_steps:
             if not self._timed_update():
                 return "diverged"

@@ -3,6 +3,7 @@
 import itertools
 import json
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -107,6 +108,14 @@ def test_reports_of_training_have_a_least_distance(loop, monkeypatch):
     now[0] += 0.15
     loop._report("training")
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_that_the_first_update_compiles_is_said(loop, is_compiled, monkeypatch):
+    monkeypatch.setattr(loop.program, "device", replace(loop.program.device, compile=is_compiled))
+    seen = progress_of(loop)
+    loop.run()
+    assert ([one.phase for one in seen][:1] == ["compiling"]) == is_compiled
 
 
 def test_resume_states_take_a_small_share_of_the_time(loop, monkeypatch):
