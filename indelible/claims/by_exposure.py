@@ -98,11 +98,14 @@ def _choice(block: ExposureBlock) -> str:
     if best.change.low is None:
         return f"λ {best.fraction:g} has the lowest mean L_ret, {number} nats against λ 0{cost}; it has no interval."
     if best.change.conclusion() == "lower":
-        return f"It pays: λ {best.fraction:g} has the lowest L_ret, {number} nats against λ 0{cost}."
+        return f"It pays: λ {best.fraction:g} has the lowest L_ret, {number} nats against λ 0{cost}.{_source(best)}"
     if block.pays:
         lower = [row for row in block.rows[1:] if row.change is not None and row.change.conclusion() == "lower"]
         listed = "; ".join(f"λ {row.fraction:g}: {change_text(row)}" for row in lower)
-        return f"It pays, against λ 0: {listed} nats. The lowest mean is at λ {best.fraction:g}, {number}{cost}."
+        return (
+            f"It pays, against λ 0: {listed} nats. The lowest mean is at λ {best.fraction:g}, {number}{cost}."
+            f"{_source(best)}"
+        )
     needed = new_seeds(abs(best.change.effect or 0.0), best.change.sd or 0.0, best.change.n, best.change.level)
     return (
         f"Cannot be told apart from showing none: λ {best.fraction:g} has the lowest mean L_ret, {number} nats against "
@@ -110,12 +113,22 @@ def _choice(block: ExposureBlock) -> str:
     )
 
 
+def _source(row: ExposureRow) -> str:
+    """Where a gain comes from: it is there at hand-over, or it is what the last stage does not erase."""
+    if row.change_im is None or row.change_forgotten is None:
+        return ""
+    return (
+        f" Of this {row.change_im:+.4f} is in L_im at hand-over and {row.change_forgotten:+.4f} in what is forgotten."
+    )
+
+
 def _others(block: ExposureBlock) -> str:
     others = [row for row in block.candidates if row is not block.best and row.fraction > 0]
     if not others or (block.best.change is not None and block.best.change.n < MIN_SEEDS):
         return ""
-    least = min(block.candidates, key=lambda row: row.fraction)
-    cheapest = f"; the least of them is λ {least.fraction:g}" if block.pays and least is not block.best else ""
+    told = [row for row in block.candidates if row.change is not None and row.change.conclusion() == "lower"]
+    least = min(told, key=lambda row: row.fraction, default=block.best)
+    cheapest = "" if least is block.best else f"; the least of them that is told from λ 0 is λ {least.fraction:g}"
     return f"Cannot be told apart from the lowest: λ {_listed(others)}{cheapest}."
 
 

@@ -12,6 +12,7 @@ from indelible.report.seed_cost import hours_text
 from indelible.statistics.inference import FLAT_MARGIN
 
 AT_HAND_OVER, AFTER_FINE_TUNE = "hand-over-flat", "retained-lower"  # the two claims that a page begins with
+ERASED = "less-erased"  # and what lies between the two
 # claim -> what is said of it when it is supported, contradicted, and neither
 _WORDS = {
     AFTER_FINE_TUNE: (
@@ -23,6 +24,11 @@ _WORDS = {
         f"At hand-over exposure does not show: L_im stays within ±{FLAT_MARGIN:g} nats",
         f"At hand-over exposure shows already: L_im moves by more than ±{FLAT_MARGIN:g} nats",
         f"At hand-over: not settled whether L_im stays within ±{FLAT_MARGIN:g} nats",
+    ),
+    ERASED: (
+        "What the later fine-tune erases, L_ret - L_im, is less with exposure",
+        "What the later fine-tune erases, L_ret - L_im, is more with exposure",
+        "Not settled whether the later fine-tune erases less with exposure (L_ret - L_im)",
     ),
     "matched-hand-over-higher": (
         "Compute-matched, exposure costs at hand-over: L_im is higher with all of D_post early",
@@ -57,6 +63,7 @@ class Headline:
     sentence: str
     points: tuple[tuple[str, Finding], ...]  # where, and what was found there
     num_more: int  # findings left out of ``points``
+    aside: str = ""  # how much of the first point's gain was there before the later fine-tune, where that is told
 
 
 def headlines(verdicts: Sequence[Verdict]) -> list[Headline]:
@@ -69,8 +76,26 @@ def headlines(verdicts: Sequence[Verdict]) -> list[Headline]:
             group = [(short_scope(one.scope, everywhere), one) for one in found if one.verdict == verdict]
             if group:
                 sentence = words[_ORDER.index(verdict)]
-                shown.append(Headline(verdict, sentence, tuple(group[:MAX_POINTS]), len(group[MAX_POINTS:])))
+                points, num_more = tuple(group[:MAX_POINTS]), len(group[MAX_POINTS:])
+                is_gain = claim == AFTER_FINE_TUNE and verdict == SUPPORTED
+                aside = _before_the_fine_tune(points[0][1], verdicts) if is_gain else ""
+                shown.append(Headline(verdict, sentence, points, num_more, aside))
     return shown
+
+
+def _before_the_fine_tune(retained: Finding, verdicts: Sequence[Verdict]) -> str:
+    """The part of a gain in L_ret that L_im has already, and the rest; empty unless L_im is told to be lower."""
+    own = {one.claim: one.finding for one in verdicts if one.finding.scope == retained.scope}
+    early, erased = own.get(AT_HAND_OVER), own.get(ERASED)
+    if early is None or early.verdict != CONTRADICTED or early.effect is None or early.effect >= -FLAT_MARGIN:
+        return ""
+    if erased is None or erased.effect is None or retained.effect is None or erased.num_seeds != retained.num_seeds:
+        return f"of which {early.effect:+.3f} was there at hand-over"
+    # The claim about L_im looks at the λ where it moves most; the difference is at the λ of the gain.
+    return (
+        f"of which {retained.effect - erased.effect:+.3f} was there at hand-over; what is erased changes by "
+        f"{_numbers(erased)}"
+    )
 
 
 def first_sentence(shown: Sequence[Headline], table: pl.DataFrame) -> str:
@@ -89,7 +114,8 @@ def first_sentence(shown: Sequence[Headline], table: pl.DataFrame) -> str:
     if settled:
         number = sum(len(one.points) + one.num_more for one in settled) - 1
         more = f", and {number} more finding{'s' if number > 1 else ''}" if number else ""
-        parts.append(f"Settled: {_lower_first(settled[0].sentence)} ({_interval(settled[0].points[0])}){more}")
+        aside = f", {settled[0].aside}" if settled[0].aside else ""
+        parts.append(f"Settled: {_lower_first(settled[0].sentence)} ({_interval(settled[0].points[0])}{aside}){more}")
     else:
         parts.append("Nothing is settled yet" if shown else "")
     if unsettled:
@@ -106,9 +132,12 @@ def first_sentence(shown: Sequence[Headline], table: pl.DataFrame) -> str:
 
 def _interval(point: tuple[str, Finding]) -> str:
     where, found = point
-    between = "" if found.low is None else f" [{found.low:+.3f}, {found.high:+.3f}]"
     level = "" if found.confidence is None else f" at {confidence_text(found.confidence)}"
-    return f"{where}{': ' if where else ''}{found.effect:+.3f}{between} nats{level}"
+    return f"{where}{': ' if where else ''}{_numbers(found)} nats{level}"
+
+
+def _numbers(found: Finding) -> str:
+    return f"{found.effect:+.3f}" + ("" if found.low is None else f" [{found.low:+.3f}, {found.high:+.3f}]")
 
 
 def _lower_first(text: str) -> str:

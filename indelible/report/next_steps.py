@@ -13,8 +13,9 @@ from indelible.claims.looks import Look
 from indelible.claims.seed_plan import SeedPlan, advice, seed_plans
 from indelible.claims.verdicts import Finding, Verdict
 from indelible.errors import UserError
-from indelible.report.headline import AFTER_FINE_TUNE, AT_HAND_OVER
+from indelible.report.headline import AFTER_FINE_TUNE, AT_HAND_OVER, ERASED
 from indelible.report.seed_cost import hours_per_seed
+from indelible.report.stage_cap import Capped, capped_runs
 from indelible.results.columns import setting_columns
 from indelible.results.core_hours import CORE_HOURS, core_seconds, hours_unit
 from indelible.results.labels import plural, value_text
@@ -28,6 +29,7 @@ RATE_STEP = 3  # a further stage-3 rate is so many times the highest
 _QUESTIONS = {  # in the order in which they are asked
     AFTER_FINE_TUNE: "whether exposure lowers L_ret",
     AT_HAND_OVER: "whether L_im stays as it is",
+    ERASED: "whether the fine-tune erases less with exposure",
     "frontier-retained": "whether exposure lowers L_ret at equal L_ft",
     "frontier-general": "whether exposure lowers L_pre at equal L_ret",
 }
@@ -50,6 +52,7 @@ class Source:
     unit: str  # of prices
     priced: pl.DataFrame  # the results table with ``<stage>_seconds`` in seconds of that unit
     looks: tuple[Look, ...] = ()
+    capped: Capped | None = None  # stage-2 runs that patience did not end
 
     def run(self, *overrides: str) -> str:
         """The command that goes on with the study under some other settings; empty of a table."""
@@ -75,8 +78,8 @@ def source_of(table: pl.DataFrame, run: StudyRun | None, places: Sequence[Path],
         looks: of the study run.
     """
     if run is None:
-        return Source(tuple(places), False, CORE_HOURS, table, tuple(looks))
-    return Source((run.root,), True, hours_unit(run), core_seconds(table, run), tuple(looks))
+        return Source(tuple(places), False, CORE_HOURS, table, tuple(looks), capped_runs(table, None))
+    return Source((run.root,), True, hours_unit(run), core_seconds(table, run), tuple(looks), capped_runs(table, run))
 
 
 def next_steps(
@@ -95,9 +98,20 @@ def next_steps(
         source: where it comes from.
         blocks: the study by exposure (`indelible.claims.by_exposure.exposure_blocks`).
     """
-    steps = [*_unfinished(table, source), *_nothing_forgotten(table, blocks, source)]
+    steps = [*_undertrained(source), *_unfinished(table, source), *_nothing_forgotten(table, blocks, source)]
     steps += _open_claims(verdicts, inference, source)
     return steps or [_nothing_open(table, verdicts, source)]
+
+
+def _undertrained(source: Source) -> Iterator[NextStep]:
+    """A longer stage 2, where most of its runs were still getting better when their budget ended."""
+    found = source.capped
+    if found is not None and found.is_most:
+        yield NextStep(
+            f"Stage 2 ended at posttrain.max_tokens in {found.count} of {plural(found.num_runs, 'run')} before early "
+            "stopping: raise it. Until then a gain may be no more than a head start on D_post.",
+            source.run(f"posttrain.max_tokens={found.doubled}") if found.budget else "",
+        )
 
 
 def _unfinished(table: pl.DataFrame, source: Source) -> Iterator[NextStep]:

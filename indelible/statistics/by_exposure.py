@@ -6,8 +6,9 @@ out of the best only where another one is told to be lower than it: with m of th
 each at a part of the level, so that the true best is left out no more often than the level says (Bonferroni).
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -17,6 +18,7 @@ from indelible.statistics.compare import complete_part
 from indelible.statistics.inference import Inference, Paired, paired
 
 LOSSES = ("L_im", "L_ret", "forgotten")
+_CLOSE = 1e-6  # nats: what rounding leaves between a change and the sum of its parts
 _Values = Mapping[int, Mapping[object, float]]  # of one lambda: by seed and setting
 
 
@@ -33,6 +35,8 @@ class ExposureRow:
     extra_flops: float | None
     change: Paired | None  # L_ret minus that at lambda 0, at the block's level; None at lambda 0
     may_be_best: bool  # no other lambda is told to be lower
+    change_im: float | None = None  # the part of ``change`` that is in L_im: there at hand-over already
+    change_forgotten: float | None = None  # and in what is forgotten; both None where the pairs do not have them
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def exposure_block(rows: pl.DataFrame, scope: str, rate: float | None, inference
         return None
     held = [name for name in setting_columns(rows) if name not in differing_columns(rows)]
     settings = [name for name in varying(rows, held) if not name.endswith("_seed")]
-    values = {one: _values(rows.filter(pl.col("exposure_fraction") == one), settings) for one in fractions}
+    values = _by_fraction(rows, settings, "L_ret")
     level = inference.level / (len(fractions) - 1)
     compared = {
         (one, other): _paired(values[one], values[other], level, inference.power)
@@ -94,19 +98,25 @@ def exposure_block(rows: pl.DataFrame, scope: str, rate: float | None, inference
     beaten = {other for (one, other), found in compared.items() if found.conclusion() == "higher"}
     beaten |= {one for (one, _), found in compared.items() if found.conclusion() == "lower"}
     made = [_row(rows, one, None if one == 0 else compared[0, one], may_be_best=one not in beaten) for one in fractions]
-    filled = _with_costs(made, rows)
+    filled = _with_costs(_with_sources(made, rows, settings, inference.power), rows)
     known = [row for row in filled if row.fraction == 0 or (row.change is not None and row.change.effect is not None)]
     best = min(known, key=lambda row: 0.0 if row.change is None else row.change.effect or 0.0)
     count = rows.select(settings).unique().height if settings else 1
     return ExposureBlock(scope, rate, inference.level, inference.flat_margin, tuple(filled), best, count)
 
 
-def _values(rows: pl.DataFrame, settings: list[str]) -> _Values:
-    """L_ret by seed and setting; seeds of single stages are averaged within their seed."""
-    known = rows.drop_nulls("L_ret")
+def _by_fraction(rows: pl.DataFrame, settings: list[str], loss: str) -> dict[float, _Values]:
+    """A loss by lambda, seed and setting."""
+    fractions = rows["exposure_fraction"].drop_nulls().unique().to_list()
+    return {one: _values(rows.filter(pl.col("exposure_fraction") == one), settings, loss) for one in fractions}
+
+
+def _values(rows: pl.DataFrame, settings: list[str], loss: str) -> _Values:
+    """A loss by seed and setting; seeds of single stages are averaged within their seed."""
+    known = rows.drop_nulls(loss)
     found: dict[int, dict[object, float]] = {}
-    means = known.group_by([*settings, "seed"], maintain_order=True).agg(pl.col("L_ret").mean())
-    for *setting, seed, value in means.select(*settings, "seed", "L_ret").rows():
+    means = known.group_by([*settings, "seed"], maintain_order=True).agg(pl.col(loss).mean())
+    for *setting, seed, value in means.select(*settings, "seed", loss).rows():
         found.setdefault(seed, {})[tuple(setting)] = value
     return found
 
@@ -137,6 +147,25 @@ def _row(rows: pl.DataFrame, fraction: float, change: Paired | None, *, may_be_b
     )
 
 
+def _with_sources(made: list[ExposureRow], rows: pl.DataFrame, settings: list[str], power: float) -> list[ExposureRow]:
+    """The rows with the two parts of their change, where every pair has both (a diverged chain forgets no number)."""
+    early, lost = (_by_fraction(rows, settings, loss) for loss in ("L_im", "forgotten"))
+    found = []
+    for row in made:
+        if row.change is not None and row.change.effect is not None:
+            own = (row.fraction, row.change.level, power)
+            in_early, in_lost = _change(early, *own), _change(lost, *own)
+            if in_early is not None and in_lost is not None:
+                is_whole = math.isclose(in_early + in_lost, row.change.effect, abs_tol=_CLOSE)
+                row = replace(row, change_im=in_early, change_forgotten=in_lost) if is_whole else row
+        found.append(row)
+    return found
+
+
+def _change(values: Mapping[float, _Values], fraction: float, level: float, power: float) -> float | None:
+    return _paired(values[0], values[fraction], level, power).effect
+
+
 def _with_costs(made: list[ExposureRow], rows: pl.DataFrame) -> list[ExposureRow]:
     """The rows with what pretraining took beyond lambda 0, mean over its runs."""
     tokens = pl.sum_horizontal(pl.lit(0, pl.Int64), *token_columns(rows, "pretrain")).alias("tokens")
@@ -152,6 +181,6 @@ def _with_costs(made: list[ExposureRow], rows: pl.DataFrame) -> list[ExposureRow
         if row.fraction in costs:
             extra, flops = costs[row.fraction][0] - base_tokens, costs[row.fraction][1] - base_flops
             share = extra / base_tokens if base_tokens else None
-            row = ExposureRow(**{**vars(row), "extra_tokens": extra, "extra_share": share, "extra_flops": flops})
+            row = replace(row, extra_tokens=extra, extra_share=share, extra_flops=flops)
         found.append(row)
     return found

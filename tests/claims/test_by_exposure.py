@@ -22,6 +22,34 @@ def test_what_pays_is_said_with_its_interval_its_price_and_what_ties(tmp_path):
     assert "95 % (paired over seeds, t, Bonferroni over its λ)" in note(found)
 
 
+def test_where_a_gain_comes_from_is_said(tmp_path):
+    study = FakeStudy(post_tokens=(100_000,), seeds=range(5), benefit=0.0, noise=0.002, finetune_lrs=(1e-3,))
+    moved = -0.25 * pl.col("exposure_fraction")
+    table = read_table(write_fake_study(tmp_path, study))
+    (block,) = exposure_blocks(table.with_columns(L_im=pl.col("L_im") + moved, L_ret=pl.col("L_ret") + moved))
+    best = block.best
+    assert (best.change_im, best.change_forgotten) == pytest.approx((-0.25, 0.0), abs=0.01)
+    assert best.change_im + best.change_forgotten == pytest.approx(best.change.effect)
+    source = f"Of this {best.change_im:+.4f} is in L_im at hand-over and {best.change_forgotten:+.4f} in what is forg"
+    assert source in answer(block)
+
+
+def test_a_lambda_that_is_not_told_from_none_is_not_recommended(tmp_path):
+    study = FakeStudy(post_tokens=(100_000,), seeds=range(6), finetune_lrs=(1e-3,), fractions=(0.0, 0.25, 0.5, 1.0))
+    table = read_table(write_fake_study(tmp_path, study))
+    sign = (-1.0) ** pl.col("seed")
+    gains = {
+        0.0: pl.lit(0.0),
+        0.25: 0.1 + 0.6 * sign,
+        0.5: 0.29 + 0.02 * sign,
+        1.0: 0.30 + 0.02 * sign.shift(1, fill_value=1.0),
+    }
+    gain = pl.coalesce(pl.when(pl.col("exposure_fraction") == one).then(value) for one, value in gains.items())
+    (block,) = exposure_blocks(table.with_columns(L_ret=4.0 - gain))
+    assert [row.fraction for row in block.candidates] == [0.25, 0.5, 1.0]
+    assert answer(block).endswith("λ 0.25, 0.5; the least of them that is told from λ 0 is λ 0.5.")
+
+
 def test_what_is_within_the_noise_cannot_be_told_apart(tmp_path):
     text = answer(blocks_of(tmp_path, seeds=(0, 1), benefit=0.0, noise=0.05)[0])
     assert "annot be told apart from showing none" in text or text.startswith("Showing none has the lowest mean")
@@ -74,3 +102,4 @@ def test_a_chain_that_diverged_counts_as_the_worst_and_is_shown(tmp_path):
     assert cells(block)[-1]["seeds"] == "3 (1 diverged)"
     assert block.rows[-1].losses["L_ret"] > 12.5 / 3
     assert block.best.fraction == 0.5
+    assert block.rows[-1].change_im is None, "the parts of a change that counts as the worst are not known"

@@ -81,6 +81,43 @@ def test_one_sentence_says_what_is_settled_and_what_the_rest_would_cost(tmp_path
     assert sentence.count(". ") == 0
 
 
+def judged(folder, early, benefit=0.0):
+    """A study where exposure moves L_im by ``early`` at λ 1, and L_ret by as much and what is saved."""
+    study = FakeStudy(is_traced=False, noise=0.002, benefit=benefit, post_tokens=(100_000,), seeds=range(5))
+    moved = early * pl.col("exposure_fraction")
+    table = read_table(write_fake_study(folder, study))
+    table = table.with_columns(L_im=pl.col("L_im") + moved, L_ret=pl.col("L_ret") + moved)
+    verdicts = study_verdicts(table)
+    return first_sentence(headlines(verdicts), table), {one.claim: one.finding for one in verdicts}
+
+
+def test_a_gain_that_was_there_at_hand_over_is_not_told_as_one_of_the_later_fine_tune(tmp_path):
+    sentence, found = judged(tmp_path, early=-0.25)
+    retained, erased = found["retained-lower"], found["less-erased"]
+    assert (retained.verdict, found["hand-over-flat"].verdict) == ("supported", "contradicted")
+    assert sentence.startswith("Settled: after the later fine-tune exposure pays")
+    assert f"of which {retained.effect - erased.effect:+.3f} was there at hand-over; what is erased" in sentence
+    assert f"changes by {erased.effect:+.3f} [{erased.low:+.3f}, {erased.high:+.3f}])" in sentence
+    assert retained.effect - erased.effect == pytest.approx(-0.25, abs=0.01)
+
+
+@pytest.mark.parametrize(("early", "benefit"), [(0.0, 0.4), (0.1, 0.8)])
+def test_where_l_im_is_not_lower_nothing_was_there_at_hand_over(tmp_path, early, benefit):
+    sentence, found = judged(tmp_path, early, benefit)
+    assert found["retained-lower"].verdict == "supported"
+    assert "at hand-over;" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("benefit", "verdict", "words"),
+    [(0.4, "supported", "is less with"), (-0.4, "contradicted", "is more with"), (0.0, "inconclusive", "Not settled")],
+)
+def test_what_is_erased_has_a_sentence_of_its_own(tmp_path, benefit, verdict, words):
+    (one,) = [one for one in found_in(tmp_path, benefit=benefit) if "fine-tune erases" in one.sentence]
+    assert one.verdict == verdict
+    assert words in one.sentence
+
+
 def test_nothing_settled_is_said_and_nothing_tested_is_not(tmp_path):
     one_seed = read_table(write_fake_study(tmp_path, FakeStudy(is_traced=False, seeds=(0,))))
     sentence = first_sentence(headlines(study_verdicts(one_seed)), one_seed)

@@ -59,6 +59,61 @@ def test_a_settled_study_says_so(tmp_path):
     ]
 
 
+def test_a_study_is_not_settled_while_it_is_open_whether_less_is_erased(tmp_path):
+    table = results_table(read_study_run(write_fake_study(tmp_path, FakeStudy(seeds=range(8), **ONE))))
+    noise = 0.01 * (-1) ** pl.col("seed") * pl.col("exposure_fraction")
+    early = table.with_columns(L_im=3.0 - (0.25 + 1e-4 * pl.col("seed")) * pl.col("exposure_fraction"))
+    steps = steps_of(early.with_columns(L_ret=pl.col("L_im") + 1 + noise, forgotten=1 + noise))
+    assert steps[0].text.startswith("Open: whether the fine-tune erases less with exposure.")
+    assert not any("Settled" in step.text for step in steps)
+
+
+def capped_study(folder, reasons, patience=3, passes=30):
+    """A study whose stage-2 runs ended so, in turn, with 800 windows of 128 tokens of D_post."""
+    run = read_study_run(write_fake_study(folder, FakeStudy(seeds=range(8), **ONE)))
+    second = sorted(one for one in run.results if one.startswith("posttrain"))
+    for place, one in enumerate(second):
+        run.results[one] = run.results[one].model_copy(update={"stop_reason": reasons[place % len(reasons)]})
+        run.specs[one]["training"] = {"patience": patience}
+        run.specs[one]["data"] = {"total_windows": 800 * passes, "main": {"store": "music-0", "windows": 800}}
+    stays = results_table(run).with_columns(L_im=3.0 + 1e-4 * pl.col("seed") * pl.col("exposure_fraction"))
+    return stays, run
+
+
+def test_stage_2_cut_short_is_told_first_with_twice_the_budget_and_is_not_settled(tmp_path):
+    first, *others = steps_of(*capped_study(tmp_path, ["max_tokens", "max_tokens", "patience"]))
+    assert first.text.startswith(
+        "Stage 2 ended at posttrain.max_tokens in 16 of 24 runs before early stopping: raise it."
+    )
+    assert first.command.endswith("--set posttrain.max_tokens=6140000")
+    assert not any("Settled" in step.text for step in others)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "settings"),
+    [
+        (["max_tokens", "patience"], {}),
+        (["patience"], {}),
+        (["max_tokens"], {"patience": None}),
+        (["max_tokens"], {"passes": 1}),
+    ],
+)
+def test_stage_2_that_ended_as_it_should_is_not_told(tmp_path, reasons, settings):
+    (step,) = steps_of(*capped_study(tmp_path, reasons, **settings))
+    assert step.text.startswith("Settled")
+
+
+def test_a_table_knows_of_patience_where_it_ended_a_run(tmp_path):
+    table, _ = capped_study(tmp_path, ["max_tokens", "max_tokens", "patience"])
+    first, *_ = steps_of(table)
+    assert first.text.startswith("Stage 2 ended at posttrain.max_tokens in 16 of 24 runs")
+    assert first.command == ""
+    (matched,) = steps_of(table.with_columns(allocation=pl.lit("matched")))
+    assert "Stage 2" not in matched.text
+    (unknown,) = steps_of(table.with_columns(posttrain_stop_reason=pl.lit("max_tokens")))
+    assert unknown.text.startswith("Settled")
+
+
 def test_what_is_not_finished_comes_first(tmp_path):
     folder = write_fake_study(tmp_path, FakeStudy(seeds=(0, 1, 2), **ONE))
     next(folder.glob("runs/finetune*/result.json")).unlink()
@@ -101,7 +156,8 @@ def test_every_study_has_a_next_step(tmp_path, seeds):
 
 
 def test_behind_a_claim_out_of_reach_comes_one_that_seeds_would_settle():
-    out_of_reach, in_reach = open_runs(REFERENCE / "central.parquet").next_steps()
-    assert out_of_reach.text.startswith("Open: whether exposure lowers L_ret. It would take 38 to 587 new seeds")
+    first, second, in_reach = open_runs(REFERENCE / "central.parquet").next_steps()
+    assert first.text.startswith("Open: whether exposure lowers L_ret. It would take 38 to 587 new seeds")
+    assert second.text.startswith("Open: whether the fine-tune erases less with exposure. It would take at least 73")
     assert in_reach.text.startswith("Open: whether exposure lowers L_ret at equal L_ft in")
     assert "core-hours for all chains" in in_reach.text
