@@ -180,6 +180,12 @@ def test_nothing_is_wider_than_the_screen(browser, address, width):
     assert browser.script(wide) == 0
 
 
+def test_the_first_column_of_a_table_keeps_its_words_on_a_phone(browser, address):
+    show(browser, address, width=390)
+    width = browser.script("return document.querySelector('#section-summary table.grid tbody th').offsetWidth")
+    assert width >= 110
+
+
 def test_prints_on_white_even_from_the_dark(browser, address):
     show(browser, address, scheme="dark")
     document = base64.b64decode(browser.cdp("Page.printToPDF", printBackground=True)["data"])
