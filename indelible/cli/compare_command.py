@@ -1,6 +1,7 @@
 """`compare`: a setting's values against each other, how much to show, two checkpoints by document."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,12 @@ from indelible.errors import UserError
 if TYPE_CHECKING:
     from indelible.statistics.contrasts import Contrast
     from indelible.workflow.reading import StudyRuns
+
+
+_RateOption = Annotated[
+    str | None,
+    typer.Option(metavar="RATE", help="With --by-exposure: only this stage-3 rate (2x: the scale's); default: each."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,9 +40,7 @@ def compare(
     is_by_exposure: Annotated[
         bool, typer.Option("--by-exposure", help="How much to show, and is it worth it: all λ, their cost, the best.")
     ] = False,
-    finetune_lr: Annotated[
-        float | None, typer.Option(help="With --by-exposure: only this stage-3 rate; default: each by itself.")
-    ] = None,
+    finetune_lr: _RateOption = None,
     corpus: Annotated[str | None, typer.Option(help="With --by-document: only this corpus; default: all.")] = None,
     against: Annotated[str | None, typer.Option(help="The value to compare with; default: the first.")] = None,
     within: Annotated[list[str] | None, typer.Option(help="Compare for each value of this setting by itself.")] = None,
@@ -84,7 +89,7 @@ def compare(
 def _check_kind(
     by: str | None,
     by_document: tuple[str, str] | None,
-    finetune_lr: float | None,
+    finetune_lr: str | None,
     corpus: str | None,
     *,
     is_by_exposure: bool,
@@ -118,12 +123,13 @@ def _print_contrasts(
 
 
 def _by_exposure(
-    runs: "StudyRuns", finetune_lr: float | None, conditions: list[str], arms: list[str], *, is_json: bool
+    runs: "StudyRuns", finetune_lr: str | None, conditions: list[str], arms: list[str], *, is_json: bool
 ) -> None:
     from indelible.claims.by_exposure import note
     from indelible.cli.findings_text import exposure_lines
 
-    found = runs.by_exposure(finetune_lr, where=conditions, arms=arms)
+    rate = None if finetune_lr is None else _rate(runs, finetune_lr)
+    found = runs.by_exposure(rate, where=conditions, arms=arms)
     if is_json:
         typer.echo(json.dumps([asdict(one) for one in found], indent=1, allow_nan=False))
         return
@@ -132,6 +138,26 @@ def _by_exposure(
             typer.echo(line)
     _print_notes(runs.notes)
     typer.echo(note(found))
+
+
+def _rate(runs: "StudyRuns", text: str) -> float:
+    """A stage-3 rate; ``2x`` is so many times that of the scale, as in a study file, and is one of the table's."""
+    from indelible.study.grid import load_scale, scale_names
+
+    table = runs.results()
+    rates = [float(one) for one in table["finetune_lr"].drop_nulls().unique().sort().to_list()]
+    scales = [one for one in table["scale"].unique().to_list() if one in scale_names()]
+    try:
+        number = float(text.removesuffix("x"))
+    except ValueError:
+        number = math.nan
+    if math.isnan(number) or (text.endswith("x") and len(scales) != 1):
+        known = ", ".join(f"{one:g}" for one in rates) or "none"
+        raise UserError(f"compare --finetune-lr {text}: expected a stage-3 rate of this study; there are {known}.")
+    if not text.endswith("x"):
+        return number
+    wanted = number * float(load_scale(scales[0])["finetune"]["lr"])
+    return next((one for one in rates if math.isclose(one, wanted, rel_tol=1e-6)), wanted)
 
 
 def _nothing_forgotten(runs: "StudyRuns", conditions: list[str], arms: list[str]) -> list[str]:

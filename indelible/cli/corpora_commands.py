@@ -157,6 +157,9 @@ def _print(target: str, found: dict[str, Any], limit: int | None) -> None:
         f"{found['documents']:,} documents, {found['bytes'] / 1e6:.2f} MB, about {tokens / 1e6:.2f} M tokens "
         f"(BPE of {found['vocab_size']:,} ids trained on a sample of it)"
     )
+    if count := found["duplicates"]:
+        what = "document stands" if count == 1 else "documents stand"
+        screen.print(f"Note: {count:,} {what} there before, word for word; preparing tokens drops such copies.")
     for number, sample in enumerate(found["samples"], 1):
         screen.rule(f"sample {number}: {sample['source']}, {sample['chars']:,} characters")
         screen.print(sample["text"] + ("..." if sample["chars"] > len(sample["text"]) else ""), markup=False)

@@ -79,7 +79,7 @@ def _print_plan(found: "Estimate") -> None:
         f"Storage: checkpoints {_size(found.kept_bytes)} and tokens {_size(found.token_bytes)} are kept; "
         f"{_size(found.peak_bytes)} at the peak, with the resume states of {workers}.\n"
         f"At {found.flops_per_second:.1e} FLOP/s a worker ({found.rate_source}) and {workers}: "
-        f"{found.hours:,.2f} hours at most for what is left; early stopping ends most stage-2 runs before their cap.",
+        f"{_time(found.hours)} at most for what is left; early stopping ends most stage-2 runs before their cap.",
         highlight=False,
     )
 
@@ -92,6 +92,13 @@ def _models_text(models: "tuple[ModelSize, ...]") -> str:
         where = ", ".join(f"{name} {value}" for name, value in model.where.items())
         parts.append(f"{model.parameters:,} parameters in {model.chains:,} chains{f' ({where})' if where else ''}")
     return f"Models: {'; '.join(parts)}."
+
+
+def _time(hours: float) -> str:
+    """Hours, and below one hour minutes and seconds."""
+    from indelible.console.live import duration
+
+    return f"{hours:,.2f} hours" if hours >= 1 else duration(3600 * hours)
 
 
 def _size(num_bytes: float) -> str:

@@ -26,8 +26,8 @@ def init(
     scale: Annotated[str, typer.Option(help="pico, nano, 135m or 1b.")] = "pico",
     seeds: _Seeds = 2,
     text_column: Annotated[str | None, typer.Option(help="For files: the column that holds the text.")] = None,
-    prompt_column: Annotated[str | None, typer.Option(help="For D_post: the column that holds the prompt.")] = None,
-    completion_column: Annotated[str | None, typer.Option(help="For D_post: the column of the completion.")] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="For files: the column that holds the prompt.")] = None,
+    completion_column: Annotated[str | None, typer.Option(help="For files: the column of the completion.")] = None,
 ) -> None:
     """Write a study file for your own data: looks at the text, fits the budgets, says what it costs."""
     from indelible.workflow.starting import QUESTIONS, ROLES
@@ -43,17 +43,16 @@ def init(
         question = _ask(f"The question:\n{choices}\nquestion", "question", "exposure")
     if question not in QUESTIONS:
         raise UserError(f"--question {question!r}: choose one of {', '.join(QUESTIONS)}.")
-    columns = {"text_column": text_column} if text_column else {}
-    pair = {"prompt_column": prompt_column, "completion_column": completion_column}
-    pairs = {key: value for key, value in pair.items() if value}
-    _write(file, targets, question, scale, seeds, columns, pairs)
+    columns = {"text_column": text_column, "prompt_column": prompt_column, "completion_column": completion_column}
+    _write(file, targets, question, scale, seeds, {key: value for key, value in columns.items() if value})
 
 
 def _ask(text: str, flag: str, default: str | None = None) -> str:
     if not sys.stdin.isatty():
         if default is not None:
             return default
-        raise UserError(f"--{flag} is missing: {text}.")
+        shipped = "; `--pre general` takes text that is fetched for you" if flag == "pre" else ""
+        raise UserError(f"--{flag} is missing: {text}{shipped}.")
     return str(typer.prompt(text, default=default))
 
 
@@ -64,13 +63,11 @@ def _write(
     scale: str,
     seeds: int,
     columns: dict[str, str],
-    pairs: dict[str, str],
 ) -> None:
     from indelible.files import write_text
     from indelible.workflow.starting import write_study
 
-    by_role = {"pre": columns, "post": pairs or columns, "ft": columns}
-    written = write_study(file, targets, question, scale, seeds, by_role)
+    written = write_study(file, targets, question, scale, seeds, columns)
     write_text(file, written.text)
     print(f"{file}: {written.price}")
     for line in written.remarks:

@@ -1,5 +1,6 @@
 """A look at a corpus: how many documents, bytes and (about) tokens, from which sources, and what they look like."""
 
+import hashlib
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,17 @@ def inspect_corpus(
         limit: read only so many documents.
 
     Returns:
-        JSON-able: documents, bytes, tokens_estimate (None without text), sources (each with licence, documents, bytes)
-        and samples.
+        JSON-able: documents, bytes, duplicates (documents whose text stood there before), tokens_estimate (None without
+        text), sources (each with licence, documents, bytes) and samples.
     """
     sources: dict[str, dict[str, Any]] = {}
     lowest: list[tuple[int, Document]] = []  # a random sample: the documents with the smallest order keys
-    held = 0
+    held, seen, duplicates = 0, set[bytes](), 0
     for document in islice(documents(spec, cache_dir), limit):
-        size = len((document.text + document.rejected).encode("utf-8", "surrogatepass"))
+        data = (document.text + document.rejected).encode("utf-8", "surrogatepass")
+        size, digest = len(data), hashlib.blake2b(data, digest_size=16).digest()
+        duplicates += digest in seen
+        seen.add(digest)
         entry = sources.setdefault(document.source, {"licence": document.licence, "documents": 0, "bytes": 0})
         entry["documents"] += 1
         entry["bytes"] += size
@@ -52,6 +56,7 @@ def inspect_corpus(
     return {
         "documents": sum(entry["documents"] for entry in sources.values()),
         "bytes": total,
+        "duplicates": duplicates,
         "tokens_estimate": _estimate([d.text + d.rejected for _, d in lowest], total, vocab_size) if lowest else None,
         "vocab_size": vocab_size,
         "sources": sources,

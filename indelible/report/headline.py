@@ -13,6 +13,7 @@ from indelible.statistics.inference import FLAT_MARGIN
 
 AT_HAND_OVER, AFTER_FINE_TUNE = "hand-over-flat", "retained-lower"  # the two claims that a page begins with
 ERASED = "less-erased"  # and what lies between the two
+AT_EQUAL_FT, AT_EQUAL_RET = "frontier-retained", "frontier-general"
 # claim -> what is said of it when it is supported, contradicted, and neither
 _WORDS = {
     AFTER_FINE_TUNE: (
@@ -40,12 +41,12 @@ _WORDS = {
         "Compute-matched, no λ between 0 and 1 beats both ends in L_ret",
         "Compute-matched: not settled whether a λ between 0 and 1 beats both ends in L_ret",
     ),
-    "frontier-retained": (
+    AT_EQUAL_FT: (
         "At equal L_ft the frontier with exposure has the lower L_ret",
         "At equal L_ft the frontier with exposure has the higher L_ret",
         "Frontier: not settled whether exposure lowers L_ret at equal L_ft",
     ),
-    "frontier-general": (
+    AT_EQUAL_RET: (
         "At equal L_ret the frontier with exposure has the lower L_pre",
         "At equal L_ret the frontier with exposure has the higher L_pre",
         "Frontier: not settled whether exposure lowers L_pre at equal L_ret",

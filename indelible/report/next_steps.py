@@ -13,7 +13,13 @@ from indelible.claims.looks import Look
 from indelible.claims.seed_plan import SeedPlan, advice, seed_plans
 from indelible.claims.verdicts import Finding, Verdict
 from indelible.errors import UserError
-from indelible.report.headline import AFTER_FINE_TUNE, AT_HAND_OVER, ERASED
+from indelible.report.headline import (
+    AFTER_FINE_TUNE,
+    AT_EQUAL_FT,
+    AT_EQUAL_RET,
+    AT_HAND_OVER,
+    ERASED,
+)
 from indelible.report.seed_cost import hours_per_seed
 from indelible.report.stage_cap import Capped, capped_runs
 from indelible.results.columns import setting_columns
@@ -30,8 +36,8 @@ _QUESTIONS = {  # in the order in which they are asked
     AFTER_FINE_TUNE: "whether exposure lowers L_ret",
     AT_HAND_OVER: "whether L_im stays as it is",
     ERASED: "whether the fine-tune erases less with exposure",
-    "frontier-retained": "whether exposure lowers L_ret at equal L_ft",
-    "frontier-general": "whether exposure lowers L_pre at equal L_ret",
+    AT_EQUAL_FT: "whether exposure lowers L_ret at equal L_ft",
+    AT_EQUAL_RET: "whether exposure lowers L_pre at equal L_ret",
 }
 
 
@@ -79,7 +85,9 @@ def source_of(table: pl.DataFrame, run: StudyRun | None, places: Sequence[Path],
     """
     if run is None:
         return Source(tuple(places), False, CORE_HOURS, table, tuple(looks), capped_runs(table, None))
-    return Source((run.root,), True, hours_unit(run), core_seconds(table, run), tuple(looks), capped_runs(table, run))
+    is_bundle = (run.root / "bundle.json").is_file()  # without weights and text, in a folder that goes with the process
+    priced = hours_unit(run), core_seconds(table, run), tuple(looks), capped_runs(table, run)
+    return Source(() if is_bundle else (run.root,), not is_bundle, *priced)
 
 
 def next_steps(

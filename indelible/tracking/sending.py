@@ -17,7 +17,7 @@ _LONGEST_REASON = 300  # characters
 class Sent:
     """What became of the points that were not sent yet."""
 
-    runs: int = 0  # of which something was sent
+    runs: int = 0  # of which something was sent, each counted once by a sender, however often it sends
     points: int = 0  # numbers that were sent
     waiting: list[str] = field(default_factory=list)  # ids of stage runs of which something is left to be sent
     waiting_points: int = 0
@@ -42,6 +42,7 @@ class Sender:
         self._folder = tracker_folder(root, name)
         self._tracker: Tracker | None = None  # its library is not even imported while there is nothing to be sent
         self._is_down = False  # since a failure of this pass
+        self._counted: set[str] = set()  # runs of which it sent something
         self._quiet: dict[str, tuple[int, ...]] = {}  # how the files of a run were when nothing was left to be sent
 
     def send(self) -> Sent:
@@ -94,7 +95,8 @@ class Sender:
             done.waiting_points += news.num_points
             return False
         news.sent.write(self._note(run.id))
-        done.runs += 1
+        done.runs += run.id not in self._counted
+        self._counted.add(run.id)
         done.points += news.num_points
         return True
 

@@ -59,12 +59,14 @@ def write_bundle(runs: "StudyRuns", path: str | Path | None = None, *, has_curve
         folder = Path(temporary)
         plan = runs.plan
         environments = _copy(root, folder, plan, has_curves=has_curves)
+        record = Bundle(
+            name=plan.name, indelible=__version__, has_curves=has_curves, environments=environments, files={}
+        )
+        record.write(folder / "bundle.json")  # so that the page knows that its folder is one
         num_chains = _derive(folder)
-        names = sorted(str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file())
+        names = sorted({str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file()} - {"bundle.json"})
         digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
-        Bundle(
-            name=plan.name, indelible=__version__, has_curves=has_curves, environments=environments, files=digests
-        ).write(folder / "bundle.json")
+        record.model_copy(update={"files": digests}).write(folder / "bundle.json")
         with atomic_write(target) as unfinished:
             _zip(folder, ["bundle.json", *names], unfinished)
             with zipfile.ZipFile(unfinished) as archive:

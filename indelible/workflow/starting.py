@@ -9,16 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from indelible.corpora import default_cache_dir
-from indelible.corpora.local import local_spec
-from indelible.data.inspection import inspect_corpus
 from indelible.errors import UserError
-from indelible.files import is_there, printable
 from indelible.strict import parse_count
-from indelible.study.corpus_spec import OFFLINE_NAMES, CorpusSpec, OfflineCorpus
 from indelible.study.grid import load_scale
 from indelible.study.load import Study, load_study
 from indelible.workflow.estimate import estimate
+from indelible.workflow.first_look import Look, columns_by_role, corpus_names, look_at
 from indelible.workflow.planning import plan_study
 from indelible.workflow.proportions import proportions
 
@@ -39,7 +35,7 @@ class Question:
     """What a first study can ask."""
 
     text: str
-    yaml: str  # the lines that ask it
+    yaml: str  # the lines that ask it, with POST for the corpus of the capability
 
 
 QUESTIONS: dict[str, Question] = {
@@ -53,61 +49,17 @@ QUESTIONS: dict[str, Question] = {
     ),
     "replay": Question(
         "Does showing a little of it again in the later fine-tune keep it?",
-        "stages:\n  finetune: {mix: [{corpus: post, fraction: [0, 0.01, 0.05]}]}  # share of D_ft's tokens",
+        "stages:\n  finetune: {mix: [{corpus: POST, fraction: [0, 0.01, 0.05]}]}  # share of D_ft's tokens",
     ),
     "remedies": Question(
         "Which keeps it best: early exposure, replay in the fine-tune, or a guard?",
         "arms:\n"
         "  nothing: {}\n"
         "  exposure: {exposure: {fraction: 1}}\n"
-        "  replay: {stages: {finetune: {mix: [{corpus: post, fraction: 0.05}]}}}\n"
+        "  replay: {stages: {finetune: {mix: [{corpus: POST, fraction: 0.05}]}}}\n"
         "  guard: {stages: {finetune: {guard: {kind: l2sp, weight: 0.01}}}}",
     ),
 }
-
-
-@dataclass(frozen=True)
-class Look:
-    """What was found in the text of a role."""
-
-    role: str
-    target: str
-    spec: dict[str, Any]  # of the study file
-    documents: int
-    tokens: int  # estimated at the scale's vocabulary
-
-
-def look_at(role: str, target: str, columns: Mapping[str, str], vocab_size: int) -> Look:
-    """Reads a corpus and counts it.
-
-    Args:
-        role: pre, post or ft.
-        target: an offline corpus, or a file or folder.
-        columns: ``text_column``, or ``prompt_column`` and ``completion_column``, for files.
-        vocab_size: of the tokenizer that tokens are estimated with.
-
-    Raises:
-        UserError: there is no such text, it cannot be read, or it is empty.
-    """
-    spec = _spec_of(role, target, columns)
-    is_offline = isinstance(spec, OfflineCorpus)
-    found = inspect_corpus(spec, default_cache_dir(), samples=0, vocab_size=vocab_size)
-    if not found["tokens_estimate"]:
-        raise UserError(f"--{role} {target}: holds no text.")
-    written = {"kind": "offline", "name": target} if is_offline else {"kind": "local", "path": target, **columns}
-    return Look(role, target, written, found["documents"], found["tokens_estimate"])
-
-
-def _spec_of(role: str, target: str, columns: Mapping[str, str]) -> CorpusSpec:
-    if target in OFFLINE_NAMES:
-        return OfflineCorpus.model_validate({"name": target})
-    if target.strip() and is_there(target):
-        return local_spec(target, columns)
-    known = ", ".join(OFFLINE_NAMES)
-    raise UserError(
-        f"--{role} {printable(target)[:200]!r}: no such file or folder, and no offline corpus ({known}); give one of "
-        "these."
-    )
 
 
 def draft(name: str, scale: str, question: str, looks: Mapping[str, Look], seeds: int) -> str:
@@ -123,14 +75,20 @@ def draft(name: str, scale: str, question: str, looks: Mapping[str, Look], seeds
     Raises:
         UserError: a corpus is too short for any stage.
     """
-    defaults = load_scale(scale)
+    defaults, names = load_scale(scale), corpus_names({role: look.target for role, look in looks.items()})
     seq_len = int(defaults["seq_len"])
     lines = [f"# {QUESTIONS[question].text}", f"name: {name}", f"scale: {scale}", "corpora:"]
     for role, look in looks.items():
         lines.append(
-            f"  {role}: {_flow(look.spec)}  # {look.documents:,} documents, about {_count(look.tokens)} tokens"
+            f"  {names[role]}: {_flow(look.spec)}  # {look.documents:,} documents, about {_count(look.tokens)} tokens"
         )
-    lines += ["pipeline: {pre: pre, post: post, ft: ft}", QUESTIONS[question].yaml, ""]
+    pipeline = ", ".join(f"{role}: {name}" for role, name in names.items())
+    lines += [f"pipeline: {{{pipeline}}}", QUESTIONS[question].yaml.replace("POST", names["post"])]
+    if any("prompt_column" in look.spec for look in looks.values()):
+        lines.append(
+            "data: {loss_on: completion}  # prompts are read and not trained on; all: they are trained on, too"
+        )
+    lines.append("")
     lines.append("# Budgets, in tokens: what the text holds after held-out documents, at most the scale's own.")
     for role, look in looks.items():
         budget = _budget(look, int(parse_count(defaults[STAGE_OF[role]]["tokens"])), seq_len)
@@ -168,7 +126,7 @@ def write_study(
     question: str,
     scale: str,
     seeds: int,
-    columns: Mapping[str, Mapping[str, str]],
+    columns: Mapping[str, str],
 ) -> Written:
     """Looks at the text, drafts the study and prices it; writes nothing.
 
@@ -178,15 +136,14 @@ def write_study(
         question: one of `QUESTIONS`.
         scale: pico, nano, 135m or 1b.
         seeds: how many.
-        columns: of files, by role.
+        columns: of files, by field: ``text_column``, ``prompt_column``, ``completion_column``.
 
     Raises:
         UserError: a corpus cannot be read or is too short, or what was drafted is refused.
     """
     vocab_size = int(load_scale(scale)["tokenizer"].get("vocab_size", _LARGE_VOCABULARY))
-    for role, target in targets.items():
-        _spec_of(role, target, columns[role])  # all of them, before the first is read, or fetched
-    looks = {role: look_at(role, target, columns[role], vocab_size) for role, target in targets.items()}
+    read = columns_by_role(targets, columns)  # all of them, before the first is read through, or fetched
+    looks = {role: look_at(role, target, read[role], vocab_size) for role, target in targets.items()}
     name = re.sub(r"[^A-Za-z0-9._-]", "-", file.stem).strip("-.") or "study"
     text = draft(name, scale, question, looks, seeds)
     with tempfile.TemporaryDirectory() as folder:

@@ -103,7 +103,7 @@ def test_all_names_are_looked_at_before_anything_is_read(
 ) -> None:
     """The first of them may be a corpus that is fetched for minutes."""
     read: list[object] = []
-    monkeypatch.setattr("indelible.workflow.starting.inspect_corpus", lambda *given, **more: read.append(given))
+    monkeypatch.setattr("indelible.workflow.first_look.inspect_corpus", lambda *given, **more: read.append(given))
     code, said = call(monkeypatch, capsys, "init", "--pre", "general", "--post", "a.jsonl", "--ft", "nosuch", "s.yaml")
     assert (code, "--ft 'nosuch': no such file or folder" in said, read) == (2, True, [])
 

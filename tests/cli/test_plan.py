@@ -1,6 +1,7 @@
 """`plan`: what is to be run, what is done already, and what it costs."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def test_it_is_json_for_machines():
     assert [model["parameters"] for model in found["models"]] == [229_696]
     faster = json.loads(call("quickstart", "--json", "--flops-per-second", "1e12"))
     assert faster["hours"] == pytest.approx(found["hours"] * found["flops_per_second"] / 1e12)
+
+
+def test_less_than_an_hour_is_said_in_minutes_and_seconds():
+    said = [" ".join(call("quickstart", "--workers", "1", "--flops-per-second", speed).split())
+            for speed in ("1e9", "1e11", "1e13")]  # fmt: skip
+    assert " hours at most for what is left" in said[0]
+    assert re.search(r": \d+ min \d\d s at most for what is left", said[1])
+    assert re.search(r": \d+ s at most for what is left", said[2])
 
 
 def test_parameters_are_said_by_arm_where_they_differ():

@@ -48,11 +48,46 @@ def test_the_file_plans_and_asks_the_question(files: Path, question: str) -> Non
     planned = plan_study(study)
     assert study.name == "mine"
     assert planned.summary["chains"] == len(study.arms) * 3
-    assert study.arms[0].corpora["post"].has_prompts
+    assert study.arms[0].corpora["tasks"].has_prompts
     first = text.splitlines()[0]
     assert f"{planned.summary['chains']} chains" in first
     for stage in study.arms[0].stages.values():  # a budget that the text can give
         assert 0 < (stage.tokens or 0) < 400 * 60 * 6
+
+
+def test_corpora_are_called_as_their_files_and_prompts_are_not_trained_on(files: Path) -> None:
+    assert call("init", "mine.yaml", *TARGETS, "--question", "replay").exit_code == 0
+    arm = load_study("mine.yaml").arms[0]
+    assert arm.roles == {"pre": "web", "post": "tasks", "ft": "later"}
+    assert arm.data.loss_on == "completion"
+    (files / "music.jsonl").write_bytes((files / "later.jsonl").read_bytes())  # an offline corpus has this name
+    plain = (*TARGETS[:2], "--post", "music.jsonl", *TARGETS[4:6])
+    assert call("init", "plain.yaml", *plain, "--question", "replay").exit_code == 0
+    arm = load_study("plain.yaml").arms[0]
+    assert arm.roles == {"pre": "pre", "post": "post", "ft": "ft"}
+    assert arm.data.loss_on == "all"
+
+
+def test_prompt_and_completion_are_read_wherever_a_file_has_them_and_no_text(files: Path) -> None:
+    (files / "more.jsonl").write_bytes((files / "tasks.jsonl").read_bytes().replace(b"word3", b"other"))
+    assert call("init", "mine.yaml", *TARGETS[:4], "--ft", "more.jsonl", *PAIR, "--question", "exposure").exit_code == 0
+    corpora = load_study("mine.yaml").arms[0].corpora
+    assert [corpora[name].has_prompts for name in ("web", "tasks", "more")] == [False, True, True]
+
+
+def test_columns_that_are_missing_are_named_with_role_file_and_flags(files: Path) -> None:
+    done = call("init", "mine.yaml", *TARGETS[:6], "--question", "exposure")
+    assert str(done.exception) == (
+        "--post tasks.jsonl: no column 'text'; it has 'question', 'answer'. Name the column of its text with "
+        "--text-column, or those of prompts and answers with --prompt-column and --completion-column."
+    )
+    wrong = ("--prompt-column", "ask", "--completion-column", "answer")
+    done = call("init", "mine.yaml", *TARGETS[:6], *wrong, "--question", "exposure")
+    assert "--post tasks.jsonl: no column 'text' and 'ask'; it has 'question', 'answer'" in str(done.exception)
+    done = call("init", "mine.yaml", *TARGETS[:2], "--post", "web.jsonl", *TARGETS[4:], "--question", "exposure")
+    assert "--prompt-column question --completion-column answer: none of web.jsonl, " in str(done.exception)
+    assert not (files / "mine.yaml").exists()
+    assert "`--pre general` takes text that is fetched for you" in str(call("init", "mine.yaml").exception)
 
 
 def test_weak_spots_are_named(files: Path) -> None:

@@ -64,6 +64,15 @@ def test_inspect_a_file(app: typer.Typer, tmp_path: Path) -> None:
     assert found["samples"][0]["prompt_chars"] > 0
     shown = runner.invoke(app, ["corpora", "inspect", str(path), *options])
     assert "50 documents" in shown.stdout
+    assert (found["duplicates"], "Note" in shown.stdout) == (0, False)
+
+
+def test_inspect_names_exact_copies(app: typer.Typer, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": f"tune number {i % 40}"}) + "\n" for i in range(50)))
+    assert json.loads(runner.invoke(app, ["corpora", "inspect", str(path), "--json"]).stdout)["duplicates"] == 10
+    shown = " ".join(runner.invoke(app, ["corpora", "inspect", str(path), "--samples", "0"]).stdout.split())
+    assert "Note: 10 documents stand there before, word for word; preparing tokens drops such copies." in shown
 
 
 def test_inspect_of_nothing(app: typer.Typer) -> None:

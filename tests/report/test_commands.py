@@ -140,6 +140,8 @@ def test_compare_by_exposure_says_what_to_show_and_what_it_costs(app, folder):
     assert "may be best" in shown
     assert "100,000" in shown
     assert "Each block by itself, at one look." in shown
+    asked = ("compare", folder, "--by-exposure", "--finetune-lr")
+    assert call(app, *asked, "1x").stdout == call(app, *asked, "3e-4").stdout != "", "pico's own rate"
     rows = json.loads(call(app, "compare", folder, "--by-exposure", "--json").stdout)
     assert [row["rate"] for row in rows] == [1e-4, 3e-4, 1e-3] * 2
     assert [one["fraction"] for one in rows[0]["rows"]] == [0.0, 0.5, 1.0]
@@ -152,6 +154,8 @@ def test_compare_by_exposure_says_what_to_show_and_what_it_costs(app, folder):
         (["--by", "placement", "--by-exposure"], "only one of them"),
         (["--by", "placement", "--finetune-lr", "1e-3"], "--finetune-lr: goes with --by-exposure"),
         (["--by-exposure", "--finetune-lr", "5"], "--finetune-lr 5: no chain has this stage-3 rate"),
+        (["--by-exposure", "--finetune-lr", "5x"], "--finetune-lr 0.0015: no chain has this stage-3 rate"),
+        (["--by-exposure", "--finetune-lr", "fast"], "--finetune-lr fast: expected a stage-3 rate of this"),
         (["--by-exposure", "--gain"], "--against, --within and --gain go with --by"),
         (["--by-exposure", "--where", "exposure_fraction=0"], "no finished chains at λ 0 and a larger λ"),
     ],

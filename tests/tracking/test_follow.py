@@ -62,6 +62,7 @@ def test_what_comes_while_it_runs_is_sent(folder: Path, library) -> None:
         file.write('{"step": 102, "tokens": 9, "train/loss": 3.5}\n')
     sent = follower.finish()
     assert (sent.reason, sent.waiting) == ("", [])
+    assert sent.runs == len({name for name, _ in before}), "a run that was sent in two passes is one run"
     assert _rows(log)[len(before) :] == [(run_id, 102)]
     assert "a library that prints" in follower.log.read_text()
 

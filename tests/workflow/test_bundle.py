@@ -93,9 +93,14 @@ def test_every_command_says_of_a_bundle_what_it_says_of_the_folder(folder: Path,
             CliRunner().invoke(app, [command[0], str(place), *command[1:]], catch_exceptions=False).output
             for place in (folder, copy)
         ]
-        assert said[0] == said[1] != ""
+        (ours_said, ours_next), (theirs_said, theirs_next) = (one.partition("\nNext")[::2] for one in said)
+        assert ours_said == theirs_said != ""
+        assert ("indelible run" in ours_next) == (command[0] == "results")
+        assert "indelible " not in theirs_next, "a command that names a folder which is gone"
     done = CliRunner().invoke(app, ["report", str(copy)], catch_exceptions=False)
     assert done.output.startswith(f"{tmp_path / 'sent.html'}: ")
+    assert "Next" in done.output
+    assert "indelible run" not in done.output
     with zipfile.ZipFile(bundle) as archive:
         assert (tmp_path / "sent.html").read_bytes() == archive.read("report.html")
         assert pl.read_parquet(io.BytesIO(archive.read("results.parquet"))).equals(ours.results())
