@@ -17,6 +17,7 @@ from indelible.statistics.compare import compare_at_equal_settings
 LOSSES = ("L_im", "L_ret")
 MAX_RATES = 8  # stage-3 learning rates that get a choice of their own in the menu
 BESIDE = 0.012  # of the axis: how far L_im stands to the left of L_ret where both have bars
+MARGIN = 0.03  # of the axis, on both sides: a mark at an end is whole
 MAX_SLICES = 16  # choices in the menu; single learning rates go first when there are more
 
 
@@ -41,6 +42,9 @@ def retention_figure(table: pl.DataFrame) -> Figure | None:
     frame = with_sizes(pl.DataFrame(rows, infer_schema_length=None))
     papers = with_sizes(_paper_differences(sorted(set(panels.values()))))
     has_bars = bool((frame["n"] >= MIN_SEEDS_FOR_BARS).any())
+    if has_bars:  # L_im beside the bars of L_ret, not behind them
+        shift = pl.when(pl.col("loss") == "L_im").then(BESIDE * pl.col("exposure_fraction").max()).otherwise(0.0)
+        frame = frame.with_columns(x=(pl.col("x") - shift).round(5))
     names = list(panels)
     matched = [name for name, panel in panels.items() if panel == "b"]
     panel = f"(indexof({json.dumps(matched)}, slice) >= 0 ? 'b' : 'a')"
@@ -149,7 +153,13 @@ def _paper_differences(panels: list[str]) -> pl.DataFrame:
 def _view(data: str, keep: str, title: str, rows: pl.DataFrame, *, has_bars: bool) -> Chart:
     """``title`` is a Vega expression."""
     base = alt.Chart(alt.NamedData(data)).transform_filter(keep)
-    x = alt.X("x:Q", title="λ, part of D_post seen in pretraining", axis=lambda_axis(rows))
+    places: list[float] = rows["x"].to_list()
+    edge = MARGIN * max(rows["exposure_fraction"].to_list())
+    ends = [min(places) - edge, max(places) + edge]
+    x = alt.X(
+        "x:Q", title="λ, part of D_post seen in pretraining", axis=lambda_axis(rows),
+        scale=alt.Scale(domain=ends, nice=False, zero=False),
+    )  # fmt: skip
     y = alt.Y("effect:Q", title="change, nats (solid L_ret, dashed L_im)")
     color, shape = size_channels(rows)
     tooltip = [alt.Tooltip("loss:N"), alt.Tooltip("exposure_fraction:Q", title="λ"),
@@ -163,8 +173,6 @@ def _view(data: str, keep: str, title: str, rows: pl.DataFrame, *, has_bars: boo
     for loss in LOSSES:
         is_main = loss == "L_ret"
         part = base.transform_filter(f"datum.loss == '{loss}'")
-        if not is_main and has_bars:  # beside the bars of L_ret, not behind them
-            part = part.transform_calculate(x=f"datum.x - {BESIDE * max(rows['exposure_fraction'].to_list()):g}")
         look: dict[str, Any] = {"strokeWidth": 2.2} if is_main else {"strokeWidth": 1.3, "strokeDash": [4, 3]}
         layers.append(part.mark_line(**look).encode(x=x, y=y, color=color))
         if has_bars:

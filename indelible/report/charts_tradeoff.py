@@ -212,11 +212,12 @@ def _view(
                 detail="post_tokens:O",
                 opacity=alt.when(shown).then(alt.value(0.9)).otherwise(alt.value(0.07)))
     )  # fmt: skip
-    ring = (  # a line of one point would be drawn as nothing
+    ring = (  # a line of one point would be drawn as nothing; an empty layer would leave the scales without extent
         alt.Chart(alt.NamedData("frontiers"))
-        .transform_filter(f"datum.plane == '{x}_{y}' && datum.kind == frontier && datum.is_alone && {keep}")
-        .mark_text(text="○", fontSize=24, baseline="middle", aria=False)
-        .encode(x="x:Q", y="y:Q", color=channels["color"],
+        .transform_filter(f"datum.plane == '{x}_{y}' && datum.kind == frontier && {keep}")
+        .transform_calculate(ring="datum.is_alone ? '○' : ''")
+        .mark_text(fontSize=24, baseline="middle", aria=False)
+        .encode(x="x:Q", y="y:Q", color=channels["color"], text="ring:N",
                 opacity=alt.when(shown).then(alt.value(0.9)).otherwise(alt.value(0.07)))
     )  # fmt: skip
     # In a crowd the lines would vanish below the dots.
