@@ -113,7 +113,7 @@ def write_random_tokens(tokens_dir: Path, seq_len: int, vocab_size: int) -> tupl
         files = [{"name": path.name, "bytes": path.stat().st_size, "sha256": ""}]
         shards[side] = [{"tokens": len(tokens), "bytes": 4 * len(tokens), "files": files}]
     head = {"format": 1, "corpus": "bench", "fingerprint": digest, "has_mask": False}
-    write_json(folder / "manifest.json", {**head, "shards": shards})
+    write_json(folder / "manifest.json", {**head, "fates": {}, "shards": shards})
     write_json(tokens_dir / "tokenizer-bench" / "indelible.json", {"vocab_size": vocab_size, "eos_id": 0})
     return folder.name, "tokenizer-bench"
 

@@ -33,7 +33,7 @@ def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
 def _call(app: typer.Typer, *arguments: str) -> str:
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def test_the_spec_is_the_scales_model_on_random_tokens(tmp_path: Path) -> None:
