@@ -108,7 +108,7 @@ def next_steps(
     """
     steps = [*_undertrained(source), *_unfinished(table, source), *_nothing_forgotten(table, blocks, source)]
     steps += _open_claims(verdicts, inference, source)
-    return steps or [_nothing_open(table, verdicts, source)]
+    return steps or [_nothing_open(verdicts, source)]
 
 
 def _undertrained(source: Source) -> Iterator[NextStep]:
@@ -152,8 +152,10 @@ def _open_claims(verdicts: Sequence[Verdict], inference: Inference, source: Sour
         found = [one.finding for one in verdicts if one.claim == claim and (claim, one.finding.scope) not in given_up]
         found = [one for one in found if one.verdict == INCONCLUSIVE and one.effect is not None]
         if found:
-            yield _more_seeds(found, claim, question, inference, source)
-            if _is_in_reach(min(found, key=_seeds_low), source):
+            easiest = min(found, key=_seeds_low)
+            where = f" in {easiest.scope}" if len(found) > 1 and easiest.scope else ""
+            yield _more_seeds(easiest, claim, f"Open: {question}{where}.", inference, source)
+            if _is_in_reach(easiest, source):
                 return
 
 
@@ -168,10 +170,7 @@ def _num_seeds(source: Source) -> int:
     return source.priced.filter(pl.col("status") == "done")["seed"].n_unique()
 
 
-def _more_seeds(found: Sequence[Finding], claim: str, question: str, inference: Inference, source: Source) -> NextStep:
-    easiest = min(found, key=_seeds_low)
-    where = f" in {easiest.scope}" if len(found) > 1 and easiest.scope else ""
-    head = f"Open: {question}{where}."
+def _more_seeds(easiest: Finding, claim: str, head: str, inference: Inference, source: Source) -> NextStep:
     if any(name.endswith("_seed") for name in setting_columns(source.priced)) and claim == AFTER_FINE_TUNE:
         return _nested_seeds(head, easiest, inference, source)
     if easiest.num_seeds < FEWEST_SEEDS:
@@ -220,11 +219,11 @@ def _seeds_low(found: Finding) -> float:
     return math.inf if found.new_seeds is None or found.new_seeds.low is None else found.new_seeds.low
 
 
-def _nothing_open(table: pl.DataFrame, verdicts: Sequence[Verdict], source: Source) -> NextStep:
+def _nothing_open(verdicts: Sequence[Verdict], source: Source) -> NextStep:
     tested = [one for one in verdicts if one.claim in _QUESTIONS and one.finding.verdict != NOT_TESTED]
     if tested:
         return NextStep("Settled: what this study asks of exposure is answered; nothing needs to be run.")
-    num_seeds = table.filter(pl.col("status") == "done")["seed"].n_unique()
+    num_seeds = _num_seeds(source)
     if 0 < num_seeds < FEWEST_SEEDS:
         head = "No noise to compare with yet."
         count = FEWEST_SEEDS - num_seeds

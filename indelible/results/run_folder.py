@@ -116,14 +116,11 @@ class StudyRun:
         return MEASURES if corpus in self.pair_corpora else ()
 
 
-def read_study_run(root: Path) -> StudyRun:
-    """Reads plan.json, and of what it names every result.json, failure.json and evaluation.
-
-    Args:
-        root: the folder that ``indelible run --out`` wrote.
+def read_plan(root: Path) -> Plan:
+    """plan.json of a study run's folder.
 
     Raises:
-        UserError: ``root`` has no plan.json, or one of the records cannot be read.
+        UserError: there is none, it cannot be read, or it has no chains.
     """
     plan = Plan.read(root / "plan.json")
     if plan is None:
@@ -135,6 +132,19 @@ def read_study_run(root: Path) -> StudyRun:
         raise UserError(
             f"{root / 'plan.json'}: `chains` is missing or empty, and a table has a row a chain; plan the study again."
         )
+    return plan
+
+
+def read_study_run(root: Path) -> StudyRun:
+    """Reads plan.json, and of what it names every result.json, failure.json and evaluation.
+
+    Args:
+        root: the folder that ``indelible run --out`` wrote.
+
+    Raises:
+        UserError: ``root`` has no plan.json, or one of the records cannot be read.
+    """
+    plan = read_plan(root)
     results: dict[str, StageResult] = {}
     failures: dict[str, Failure] = {}
     for run in plan.stage_runs:

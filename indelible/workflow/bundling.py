@@ -1,6 +1,5 @@
 """Packs a study run into one file that others can read: records, tables, page and verdicts, but no weights or text."""
 
-import hashlib
 import json
 import tempfile
 import zipfile
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from indelible import __version__
 from indelible.errors import UserError
-from indelible.files import atomic_write, read_json
+from indelible.files import atomic_write, file_sha256, read_json
 from indelible.records import Bundle, Environment, Plan, documents_path, evaluation_name, run_name
 from indelible.study.yaml_reader import read_mapping, write_yaml
 from indelible.workflow.private_paths import ShortPaths
@@ -65,7 +64,7 @@ def write_bundle(runs: "StudyRuns", path: str | Path | None = None, *, has_curve
         record.write(folder / "bundle.json")  # so that the page knows that its folder is one
         num_chains = _derive(folder)
         names = sorted({str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file()} - {"bundle.json"})
-        digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+        digests = {name: file_sha256(folder / name) for name in names}
         record.model_copy(update={"files": digests}).write(folder / "bundle.json")
         with atomic_write(target) as unfinished:
             _zip(folder, ["bundle.json", *names], unfinished)

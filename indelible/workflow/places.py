@@ -60,7 +60,9 @@ class Places:
     @property
     def plan(self) -> Plan:
         """plan.json."""
-        return self.read().plan
+        from indelible.results.run_folder import read_plan
+
+        return read_plan(self.folder)
 
     def read(self) -> "StudyRun":
         """Everything that the folder says, as the tables are made of it."""

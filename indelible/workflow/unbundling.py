@@ -1,13 +1,13 @@
 """Unpacks a bundle that somebody else has sent: only files that a bundle may have, of sound sizes, to a new folder."""
 
 import errno
-import hashlib
 import stat
 import zipfile
 import zlib
 from pathlib import Path
 
 from indelible.errors import UserError
+from indelible.files import file_sha256
 from indelible.records import BUNDLED, Bundle
 
 MAX_FILES = 500_000
@@ -49,9 +49,7 @@ def unpack(path: Path, folder: Path) -> Bundle:
     if sorted(bundle.files) != sorted(info.filename for info in infos if info.filename != "bundle.json"):
         raise UserError(f"{path}: its files are not those that bundle.json lists; it was edited. {_MAKE_AGAIN}.")
     for name, digest in bundle.files.items():
-        with open(folder / name, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != digest:
+        if file_sha256(folder / name) != digest:
             raise UserError(f"{path}: {name} is not the file that bundle.json lists; it was edited. {_MAKE_AGAIN}.")
     return bundle
 
